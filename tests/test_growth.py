@@ -178,7 +178,7 @@ def chores() -> dict[str, Work]:
         "look for due reads": lambda: due.has_due_reads(now),
         "find due runs": lambda: due.find_runs(now, 8),
         "find due stages": lambda: due.find_stages(now, 8),
-        "find due lists": lambda: catalog.find_due(now, 1),
+        "find due lists": lambda: due.find_lists(now, 1),
         "rename a project": lambda: catalog.mirror_projects(renamed, now=now),
         "overdue": lambda: overdue_checker.check_runs(now),
         "end acknowledgements": lambda: acknowledgements.end_expired(now),

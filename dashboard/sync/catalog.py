@@ -1,6 +1,6 @@
 """Mirror projects, pipelines and stages; removed ones keep their history."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import DateTimeField, QuerySet, Value
 from django.db.models.functions import Coalesce
 
-from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
+from dashboard.db.prepared import NOW, Parameter, PreparedUpdate, update_row
 from dashboard.models import CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.northflank import Page, ReleaseFlow
@@ -21,7 +21,6 @@ from dashboard.sync import missing_runs
 
 log = structlog.get_logger(__name__)
 
-MAX_LISTS = 32  # due lists that are found at a time: more than can be read at once
 # An entry is removed once two complete lists at least this far apart lack it.
 REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
 
@@ -196,25 +195,6 @@ def mark_flow_missing(stage_pk: int, now: datetime) -> bool:
 def mark_flow_checked(stage_pk: int, now: datetime) -> None:
     """Record that a stage's release flow was checked and has not changed."""
     update_row(Stage, stage_pk, flow_synced_at=now, missing_since=None)
-
-
-def find_due(
-    now: datetime, limit: int, being_read: Collection[int] = (), *, never_synced: bool = False
-) -> list[CatalogSync]:
-    """Return up to `limit` due lists; `being_read` are keys of those to leave out.
-
-    `never_synced`: only those that were never read.
-    """
-    due = _due_query(never_synced=never_synced).fetch(now=now) if limit > 0 else ()
-    return [catalog_sync for catalog_sync in due if catalog_sync.pk not in being_read][
-        : max(limit, 0)
-    ]
-
-
-@cache
-def _due_query(*, never_synced: bool) -> PreparedModels[CatalogSync]:
-    due = CatalogSync.objects.due(NOW).select_related("project")
-    return PreparedModels((due.never_synced() if never_synced else due)[:MAX_LISTS])
 
 
 def refresh_now(now: datetime, interval: timedelta) -> None:

@@ -5,7 +5,7 @@ The schedule is in the rows: a web process makes one due by an earlier time. Onl
 """
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from django.db.models import (
     Exists,
     ExpressionWrapper,
     F,
+    Model,
     OuterRef,
     Q,
     Subquery,
@@ -41,8 +42,6 @@ from dashboard.sync import read_plan, schedule
 from dashboard.sync.read_plan import ReadPlan
 
 MAX_READS = 32  # that are found at a time: more than can be in progress
-# Until a watched run is read again, before there is a plan.
-_NO_PLAN = timedelta(seconds=rules.WATCHED_INTERVAL)
 _KEY = Parameter("key", BigIntegerField())
 _SCHEDULED_AT = Parameter("scheduled_at", DateTimeField())  # as of when the row was selected
 
@@ -70,19 +69,22 @@ def _due_reads_query() -> PreparedQuery:
     return PreparedQuery(stages.union(*unordered, all=True)[:1])
 
 
+def _fetch[M: Model](
+    query: PreparedModels[M], now: datetime, limit: int, being_read: Collection[int]
+) -> list[M]:
+    """Return up to `limit` rows, without those of these keys."""
+    rows = query.fetch(now=now) if limit > 0 else ()
+    return [row for row in rows if row.pk not in being_read][: max(limit, 0)]
+
+
 def find_stages(
-    now: datetime,
-    limit: int,
-    being_read: Collection[int] = (),
-    *,
-    urgent_only: bool = False,
-) -> Sequence[Stage]:
+    now: datetime, limit: int, being_read: Collection[int] = (), *, urgent_only: bool = False
+) -> list[Stage]:
     """Return up to `limit` due stages: those that somebody watches, then those due for longest.
 
     `being_read` are keys of stages to leave out. `urgent_only`: only watched ones.
     """
-    due = _due_query(urgent_only=urgent_only).fetch(now=now) if limit > 0 else ()
-    return [stage for stage in due if stage.pk not in being_read][:limit]
+    return _fetch(_due_query(urgent_only=urgent_only), now, limit, being_read)
 
 
 @cache
@@ -97,13 +99,10 @@ def _due_query(*, urgent_only: bool) -> PreparedModels[Stage]:
     return PreparedModels(due.select_related("pipeline__project")[:MAX_READS])
 
 
-def find_first_reads(
-    now: datetime, limit: int, being_read: Collection[int] = ()
-) -> Sequence[Stage]:
+def find_first_reads(now: datetime, limit: int, being_read: Collection[int] = ()) -> list[Stage]:
     """Return up to `limit` due stages that have a gap: those never read, Production first."""
-    due = _first_reads_query().fetch(now=now) if limit > 0 else ()
-    with_gap = (stage for stage in due if schedule.find_gap(stage, now) is not None)
-    return [stage for stage in with_gap if stage.pk not in being_read][: max(limit, 0)]
+    due = _fetch(_first_reads_query(), now, MAX_READS if limit > 0 else 0, being_read)
+    return [stage for stage in due if schedule.find_gap(stage, now) is not None][: max(limit, 0)]
 
 
 @cache
@@ -123,10 +122,9 @@ def has_event(stage: Stage) -> bool:
 
 def find_runs(
     now: datetime, limit: int, being_read: Collection[int] = (), *, aborting_only: bool = False
-) -> Sequence[Run]:
+) -> list[Run]:
     """Return up to `limit` runs whose detail is due; `aborting_only`: with an open abort."""
-    due = _due_runs_query(aborting_only=aborting_only).fetch(now=now) if limit > 0 else ()
-    return [run for run in due if run.pk not in being_read][: max(limit, 0)]
+    return _fetch(_due_runs_query(aborting_only=aborting_only), now, limit, being_read)
 
 
 @cache
@@ -135,6 +133,34 @@ def _due_runs_query(*, aborting_only: bool) -> PreparedModels[Run]:
     if aborting_only:
         due = due.filter(aborts__in=Abort.objects.open())
     return PreparedModels(due.with_stage().without_detail()[:MAX_READS])
+
+
+def find_works(
+    now: datetime, limit: int, being_read: Collection[int] = (), *, aborting_only: bool = False
+) -> list[Work]:
+    """Return up to `limit` job runs and builds that are due; `aborting_only`: of an open abort."""
+    return _fetch(_due_works_query(aborting_only=aborting_only), now, limit, being_read)
+
+
+@cache
+def _due_works_query(*, aborting_only: bool) -> PreparedModels[Work]:
+    due = Work.objects.due(NOW)
+    if aborting_only:
+        due = due.filter(Exists(Abort.every.open().filter(work=OuterRef("pk"))))
+    return PreparedModels(due.select_related("run__stage__pipeline__project")[:MAX_READS])
+
+
+def find_lists(
+    now: datetime, limit: int, being_read: Collection[int] = (), *, never_synced: bool = False
+) -> list[CatalogSync]:
+    """Return up to `limit` due lists of the catalog; `never_synced`: that were never read."""
+    return _fetch(_due_lists_query(never_synced=never_synced), now, limit, being_read)
+
+
+@cache
+def _due_lists_query(*, never_synced: bool) -> PreparedModels[CatalogSync]:
+    due = CatalogSync.objects.due(NOW).select_related("project")
+    return PreparedModels((due.never_synced() if never_synced else due)[:MAX_READS])
 
 
 def record_stage(
@@ -220,7 +246,7 @@ def _stage_update(read_fields: tuple[str, ...]) -> PreparedUpdate:
     return PreparedUpdate(rows, next_sync_at=next_sync_at, **new_values)
 
 
-def record_run(read_run: Run, now: datetime, plan: ReadPlan | None) -> None:
+def record_run(read_run: Run, now: datetime, plan: ReadPlan) -> None:
     """Schedule the next read of a run that was read, if it needs one."""
     [state] = _run_query().fetch(key=read_run.pk, now=now)
     in_flight, last_viewed_at, watched_since, abort_requested_at, *counts = state
@@ -233,7 +259,7 @@ def record_run(read_run: Run, now: datetime, plan: ReadPlan | None) -> None:
             elapsed, recent_aborts if is_recent else open_aborts - recent_aborts
         )
     elif in_flight and schedule.is_watched(last_viewed_at, now):
-        interval = plan.watched_run_interval(watched_since, now) if plan is not None else _NO_PLAN
+        interval = plan.watched_run_interval(watched_since, now)
     _run_update().execute(
         key=read_run.pk,
         scheduled_at=read_run.next_detail_sync_at,

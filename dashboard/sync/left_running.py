@@ -4,15 +4,13 @@ Each is read once the abort of its run is under way, and once the run has ended;
 looks at the run, or an abort of the job run or build itself is open.
 """
 
-from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from dashboard.db.prepared import NOW, PreparedModels, update_row
+from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Abort, ChangeCounter, Run, Work
 from dashboard.models.runs import mark_changed
@@ -87,22 +85,6 @@ def watch(run: Run, moment: datetime) -> None:
 
 def _unscheduled(run: Run) -> WorkQuerySet:
     return Work.objects.running().filter(run=run, is_probable=False, next_sync_at=None)
-
-
-def find_due(
-    moment: datetime, limit: int, being_read: Collection[int] = (), *, aborting_only: bool = False
-) -> Sequence[Work]:
-    """Return up to `limit` job runs and builds that are due; `aborting_only`: of an open abort."""
-    due = _due_query(aborting_only=aborting_only).fetch(now=moment) if limit > 0 else ()
-    return [work for work in due if work.pk not in being_read][: max(limit, 0)]
-
-
-@cache
-def _due_query(*, aborting_only: bool) -> PreparedModels[Work]:
-    due = Work.objects.due(NOW)
-    if aborting_only:
-        due = due.filter(Exists(Abort.every.open().filter(work=OuterRef("pk"))))
-    return PreparedModels(due.select_related("run__stage__pipeline__project")[:MAX_WORKS])
 
 
 def schedule_next(work: Work, *, has_failed: bool) -> None:

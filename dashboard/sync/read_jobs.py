@@ -1,4 +1,4 @@
-"""One read of a list, stage, run or link: what it asks Northflank, and what is recorded of it.
+"""One read of a list, stage, run, job run or link: what it asks Northflank, and what is recorded.
 
 A job reads, mirrors and schedules the next read. If Northflank does not answer, the worker calls
 `fail`; if it answers nobody at present, only of a job that somebody waits for: others stay due.
@@ -6,7 +6,7 @@ A job reads, mirrors and schedules the next read. If Northflank does not answer,
 
 import contextlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import structlog
 
 from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import CatalogSync, ReadRequest, RequestCounter, Run, Stage
+from dashboard.models import CatalogSync, ReadRequest, RequestCounter, Run, Stage, Work
 from dashboard.northflank import NorthflankError, NotFound, Page, RunDetail, fetch_all_pages
 from dashboard.sync import catalog, due, left_running, mirror, schedule
 from dashboard.sync.read_plan import ReadPlan
@@ -28,15 +28,16 @@ log = structlog.get_logger(__name__)
 _NO_ERROR: dict[str, Any] = {"error": "", "error_message": "", "error_since": None}
 
 
-class ReadJob(ABC):
-    """A read of one row."""
+type ReadRow = CatalogSync | Stage | Run | Work | ReadRequest
 
+
+@dataclass(slots=True)
+class ReadJob[R: ReadRow](ABC):
+    """A read of one row, which one job of each class reads at a time."""
+
+    row: R
+    plan: ReadPlan
     is_awaited: ClassVar = False  # by a person
-
-    @property
-    @abstractmethod
-    def key(self) -> int:
-        """The key of the row, which one job of each class reads at a time."""
 
     @abstractmethod
     async def read(self, reader: StageReader) -> None:
@@ -48,22 +49,17 @@ class ReadJob(ABC):
 
     def unplanned(self, requests: int) -> int:
         """Return how many of its `requests` the plan of reads does not contain."""
-        return 0
+        return requests
 
 
-@dataclass(slots=True)
-class ListJob(ReadJob):
+class ListJob(ReadJob[CatalogSync]):
     """A read of the list of projects, or of one project's pipelines."""
 
-    catalog_sync: CatalogSync
-    plan: ReadPlan
-
-    @property
-    def key(self) -> int:
-        return self.catalog_sync.pk
+    def unplanned(self, requests: int) -> int:
+        return 0
 
     async def read(self, reader: StageReader) -> None:
-        moment, project = now(), self.catalog_sync.project
+        moment, project = now(), self.row.project
         seq = await run_in_db_thread(RequestCounter.take_next)
         whole_list: Page[Any]
         if project is None:
@@ -79,7 +75,7 @@ class ListJob(ReadJob):
         await reader.term.write(self._record, whole_list, moment, seq)
 
     def _record(self, whole_list: Page[Any], moment: datetime, seq: int) -> None:
-        project, name = self.catalog_sync.project, _list_name(self.catalog_sync)
+        project, name = self.row.project, _list_name(self.row)
         is_unconfirmed = (
             catalog.mirror_projects(whole_list, now=moment, request_seq=seq)
             if project is None
@@ -88,12 +84,12 @@ class ListJob(ReadJob):
         interval = self.plan.lists_interval
         if is_unconfirmed:
             interval = min(interval, catalog.REMOVAL_CONFIRMATION_TIME)
-        if self.catalog_sync.error:
-            log.info("catalog.recovered", list=name, after=self.catalog_sync.error)
+        if self.row.error:
+            log.info("catalog.recovered", list=name, after=self.row.error)
         log_omissions(name, whole_list)
         update_row(
             CatalogSync,
-            self.key,
+            self.row.pk,
             synced_at=moment,
             next_sync_at=moment + interval,
             failures=0,
@@ -101,43 +97,40 @@ class ListJob(ReadJob):
         )
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
-        if not self.catalog_sync.error:
+        if not self.row.error:
             # Without the list of projects nothing can be read: say what to check.
-            hint = {} if self.catalog_sync.project else access_hint.log_fields(error.cause)
+            hint = {} if self.row.project else access_hint.log_fields(error.cause)
             log.warning(
                 "catalog.read_failed",
-                list=_list_name(self.catalog_sync),
+                list=_list_name(self.row),
                 cause=error.cause,
                 message=str(error),
                 **hint,
             )
-        failures = self.catalog_sync.failures + 1
+        failures = self.row.failures + 1
         update_row(
             CatalogSync,
-            self.key,
-            **_error_fields(self.catalog_sync, error, started_at),
+            self.row.pk,
+            **_error_fields(self.row, error, started_at),
             failures=failures,
             next_sync_at=started_at + schedule.failure_backoff(failures, error.cause),
         )
 
 
 @dataclass(slots=True)
-class StageJob(ReadJob):
+class StageJob(ReadJob[Stage]):
     """A read of a stage's runs, and of its release flow if that is due.
 
-    `is_new`: read only what the stage lacks, its newest runs or the older ones in flight.
+    `is_new`: it has a gap, such as a stage newer than the plan. Only what it lacks is read, its
+    newest runs or the older ones in flight. After a failure its flow is read first: it may have
+    none.
     """
 
-    stage: Stage
-    plan: ReadPlan
-    is_new: bool = False
-
-    @property
-    def key(self) -> int:
-        return self.stage.pk
+    is_new: bool = field(init=False, default=False)
 
     async def read(self, reader: StageReader) -> None:
-        stage, moment = self.stage, now()
+        stage, moment = self.row, now()
+        self.is_new = not stage.failures and schedule.find_gap(stage, moment) is not None
         if self.is_new:
             await self._read_new(reader, moment)
             return
@@ -154,39 +147,39 @@ class StageJob(ReadJob):
     def unplanned(self, requests: int) -> int:
         if self.is_new:
             return 0
-        return requests if due.has_event(self.stage) else max(requests - 1, 0)
+        return requests if due.has_event(self.row) else max(requests - 1, 0)
 
     async def _read_new(self, reader: StageReader, moment: datetime) -> None:
         updates: dict[str, Any] = {"in_flight_incomplete": False}
-        if schedule.find_gap(self.stage, moment) is Gap.OLDER_IN_FLIGHT:
-            await reader.read_in_flight(self.stage)
+        if schedule.find_gap(self.row, moment) is Gap.OLDER_IN_FLIGHT:
+            await reader.read_in_flight(self.row)
         else:
-            updates = await reader.read_newest_runs(self.stage)
+            updates = await reader.read_newest_runs(self.row)
         await reader.term.write(self._record, moment, **updates)
 
     async def _read_flow(self, reader: StageReader, moment: datetime) -> None:
         """Read the release flow; one that cannot be read does not keep the runs from being read."""
         try:
-            await reader.read_flow(self.stage, moment)
+            await reader.read_flow(self.row, moment)
         except NotFound:
             raise
         except NorthflankError as error:
-            if not self.stage.has_flow or reader.connection.is_account_wide(error):
+            if not self.row.has_flow or reader.connection.is_account_wide(error):
                 raise
-            log.warning("flow.read_failed", stage=str(self.stage), cause=error.cause)
-            await reader.term.write(catalog.mark_flow_checked, self.stage.pk, moment)
+            log.warning("flow.read_failed", stage=str(self.row), cause=error.cause)
+            await reader.term.write(catalog.mark_flow_checked, self.row.pk, moment)
 
     def _record(self, moment: datetime, **updates: Any) -> None:
         """Record a read of the stage's runs."""
-        if self.stage.error:
-            log.info("stage.recovered", stage=str(self.stage), after=self.stage.error)
+        if self.row.error:
+            log.info("stage.recovered", stage=str(self.row), after=self.row.error)
         fields = {"synced_at": moment, "failures": 0} | _NO_ERROR | updates
         due.record_stage(
-            self.stage, now(), self.plan, started_at=moment, is_first=self.is_new, **fields
+            self.row, now(), self.plan, started_at=moment, is_first=self.is_new, **fields
         )
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
-        stage, fields = self.stage, _error_fields(self.stage, error, started_at)
+        stage, fields = self.row, _error_fields(self.row, error, started_at)
         if not stage.failures:
             log.warning(
                 "stage.read_failed", stage=str(stage), cause=error.cause, message=str(error)
@@ -203,44 +196,42 @@ class StageJob(ReadJob):
         )
 
 
-@dataclass(slots=True)
-class RunJob(ReadJob):
+class RunJob(ReadJob[Run]):
     """A read of a run's detail; `read_run` records failures."""
-
-    run: Run
-    plan: ReadPlan | None
-
-    @property
-    def key(self) -> int:
-        return self.run.pk
 
     async def read(self, reader: StageReader) -> None:
         reader.request_count += 1
-        run = await read_run(reader.connection, self.run, reader.term)
+        run = await read_run(reader.connection, self.row, reader.term)
         if run is not None:
-            await reader.term.write(due.record_run, self.run, now(), self.plan)
+            await reader.term.write(due.record_run, self.row, now(), self.plan)
             await reader.term.write(left_running.schedule_named, run)
 
     def unplanned(self, requests: int) -> int:
-        return requests if not self.run.in_flight or self.run.status == "aborting" else 0
+        return requests if not self.row.in_flight or self.row.status == "aborting" else 0
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
         pass
 
 
-@dataclass(slots=True)
-class LinkJob(ReadJob):
-    """A read of the run of a link, which names its stage."""
-
-    link: ReadRequest
-    is_awaited: ClassVar = True
-
-    @property
-    def key(self) -> int:
-        return self.link.pk
+class WorkJob(ReadJob[Work]):
+    """A read of a job run or build that an abort may have left running."""
 
     async def read(self, reader: StageReader) -> None:
-        stage = self.link.stage
+        reader.request_count += 1
+        await left_running.read_again(reader.connection, self.row.run, self.row)
+        await reader.term.write(left_running.schedule_next, self.row, has_failed=False)
+
+    def fail(self, error: NorthflankError, started_at: datetime) -> None:
+        left_running.schedule_next(self.row, has_failed=True)
+
+
+class LinkJob(ReadJob[ReadRequest]):
+    """A read of the run of a link, which names its stage."""
+
+    is_awaited: ClassVar = True
+
+    async def read(self, reader: StageReader) -> None:
+        stage = self.row.stage
         if stage is None:
             raise ValueError("A link names a stage.")
         place = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
@@ -248,18 +239,15 @@ class LinkJob(ReadJob):
         detail = None
         with contextlib.suppress(NotFound):
             detail = await reader.call(
-                lambda nf: nf.get_run(*place, self.link.run_id), request_seq=seq
+                lambda nf: nf.get_run(*place, self.row.run_id), request_seq=seq
             )
         await reader.term.write(self._record, stage, detail, requested_at, seq)
-
-    def unplanned(self, requests: int) -> int:
-        return requests
 
     def _record(
         self, stage: Stage, detail: RunDetail | None, requested_at: datetime, seq: int
     ) -> None:
-        if detail is not None and detail.run.id != self.link.run_id:
-            log.warning("link.wrong_run", requested=self.link.run_id, received=detail.run.id)
+        if detail is not None and detail.run.id != self.row.run_id:
+            log.warning("link.wrong_run", requested=self.row.run_id, received=detail.run.id)
         elif detail is not None:
             mirror.apply_detail(stage.pk, detail, requested_at=requested_at, request_seq=seq)
             row = Stage.objects.filter(pk=stage.pk)
@@ -271,7 +259,7 @@ class LinkJob(ReadJob):
         self._answer(str(error))
 
     def _answer(self, error: str = "") -> None:
-        ReadRequest.objects.filter(pk=self.link.pk).update(answered_at=now(), error=error)
+        ReadRequest.objects.filter(pk=self.row.pk).update(answered_at=now(), error=error)
 
 
 def _list_name(catalog_sync: CatalogSync) -> str:

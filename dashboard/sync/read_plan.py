@@ -114,6 +114,10 @@ class ReadPlan:
         return timedelta(seconds=self.plan.watched_interval(1.0, watched_for))
 
 
+# Until there is a plan, what is watched is read as often as it can be.
+NO_PLAN = ReadPlan(Plan(rules.LONGEST_INTERVAL, rules.LONGEST_INTERVAL), {}, has_gaps=True)
+
+
 def count_starts(now: datetime) -> dict[int, int]:
     """Return the number of runs created in the last `plan.HISTORY`, without those in flight, by the
     key of their stage.
@@ -135,12 +139,10 @@ def make_plan(
     starts: Mapping[int, int],
     *,
     other_reads: float = 0.0,
-    can_read: bool = True,
 ) -> ReadPlan:
     """Return a plan for all listed stages, and reschedule stages planned differently before.
 
     `starts` as by `count_starts`; `other_reads`, a second, are those that are not planned here.
-    `can_read`: enough requests are left for a read; without, no stage counts as fresh for longer.
     """
     stages = load_stages(now)
     gaps = any(
@@ -166,11 +168,7 @@ def make_plan(
         watched_shares=watched_runs + sum(stage.watch(now)[0] for stage, _ in planned),
     )
     read_plan = ReadPlan(plan, starts, account_rate, has_gaps)
-    _reschedule(
-        {stage: read_plan.stage_interval(stage, runs, now) for stage, runs in stages},
-        now,
-        can_read=can_read,
-    )
+    _reschedule({stage: read_plan.stage_interval(stage, runs, now) for stage, runs in stages}, now)
     return read_plan
 
 
@@ -239,9 +237,7 @@ def _with_runs(stages: StageQuerySet) -> QuerySet[Stage, tuple[Any, ...]]:
     )
 
 
-def _reschedule(
-    intervals: Mapping[StageFacts, timedelta], now: datetime, *, can_read: bool
-) -> None:
+def _reschedule(intervals: Mapping[StageFacts, timedelta], now: datetime) -> None:
     """Make stages due that are older than their intervals; fresh ones stay fresh for as long.
 
     A stage was scheduled under the plan of its last read; if its interval is less than half as long
@@ -255,7 +251,7 @@ def _reschedule(
         if stage.next_sync_at > now > fresh_until:
             due_early.append(stage.pk)
         ends_at = stage.fresh_until or fresh_until
-        is_extended = can_read and ends_at < now + FRESHNESS_LOOKAHEAD and ends_at < fresh_until
+        is_extended = ends_at < now + FRESHNESS_LOOKAHEAD and ends_at < fresh_until
         is_cut = cuts < MAX_CUTS and ends_at - stage.synced_at > 2 * interval
         if (is_extended or is_cut) and fresh_until > now:
             cuts += is_cut

@@ -7,15 +7,15 @@ intervals, and everything stays due.
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import structlog
 from django.db import DatabaseError, InterfaceError
 
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import Run, Stage
 from dashboard.models.counters import CounterName, increment, store
 from dashboard.northflank import NorthflankError
 from dashboard.sync import (
@@ -23,20 +23,18 @@ from dashboard.sync import (
     catalog,
     causes,
     due,
-    left_running,
     read_plan,
     schedule,
     search,
 )
 from dashboard.sync.lead import LeadLost, Term
-from dashboard.sync.read_jobs import LinkJob, ListJob, ReadJob, RunJob, StageJob
-from dashboard.sync.read_plan import ReadPlan
+from dashboard.sync.read_jobs import LinkJob, ListJob, ReadJob, ReadRow, RunJob, StageJob, WorkJob
+from dashboard.sync.read_plan import NO_PLAN, ReadPlan
 from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_FIRST_READ,
     MAX_REQUESTS_PER_READ,
     StageReader,
 )
-from dashboard.sync.work_job import WorkJob
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import ReadBudget
@@ -66,11 +64,10 @@ class Reads:
         self.active: set[asyncio.Task[None]] = set()  # including first reads
         self.on_first_read = on_first_read
         self._first_reads: set[asyncio.Task[None]] = set()
-        self._detail_reads: set[asyncio.Task[None]] = set()  # of runs without an open abort
-        self._being_read: defaultdict[type[ReadJob], set[int]] = defaultdict(set)  # keys
+        self._being_read: defaultdict[type, set[int]] = defaultdict(set)  # keys, by class of job
         self._has_first_reads = False
-        self._plan: ReadPlan | None = None
-        self._planned_at = 0.0  # by the loop's clock, as the other times
+        self._plan = NO_PLAN
+        self._planned_at = -PLAN_INTERVAL  # by the loop's clock, as the other times
         self._starts: dict[int, int] = {}  # new runs by stage, as by read_plan.count_starts
         self._starts_counted_at = 0.0
         # When requests were sent that are not in the plan; of the last hour.
@@ -97,43 +94,57 @@ class Reads:
             if read_budget.may_read
             else 0
         )
-        free_slots = MAX_CONCURRENT_READS - self._regular_read_count
-        for run in await self._find_runs(moment, free_slots, aborting_only=True):
-            self._start(RunJob(run, self._plan))
-        for work in await run_in_db_thread(
-            left_running.find_due,
-            moment,
-            MAX_CONCURRENT_READS - self._regular_read_count,
-            self._being_read[WorkJob],
-            aborting_only=not slots,
-        ):
-            self._start(WorkJob(work))
-        if read_budget.requests > 0:
-            await self._start_link_reads(moment)
+        await self._start_found(
+            RunJob, due.find_runs, moment, self._free_slots(), aborting_only=True
+        )
+        await self._start_found(
+            WorkJob, due.find_works, moment, self._free_slots(), aborting_only=not slots
+        )
+        if read_budget.requests > 0:  # somebody waits for these: beside all other reads
+            await self._start_found(
+                LinkJob, search.unanswered_links, moment, MAX_FIRST_READS, is_first=True
+            )
         # Half of the slots are for stages, which a backlog of details would delay.
-        await self._start_detail_reads(moment, slots, (slots + 1) // 2 - len(self._detail_reads))
+        detail_slots = (slots + 1) // 2 - len(self._being_read[RunJob])
+        await self._start_detail_reads(moment, slots, detail_slots)
         # A plan would promise reads that cannot come, and be used for the first of the next window.
-        if not _can_read(read_budget):
+        if read_budget.requests < MAX_REQUESTS_PER_READ:
             return
-        if self._plan is None or self._is_plan_due(loop_time):
+        if self._is_plan_due(loop_time):
             # Set before: a catalog read that ends while the plan is made requests another.
             self._planned_at = loop_time
             self._plan = await self._make_plan(read_budget, moment)
         if self._plan.has_gaps:
-            await self._start_first_reads(read_budget, moment, self._plan)
-        await self._start_search_reads(read_budget, moment, self._plan)
-        free_slots = slots - self._regular_read_count
+            await self._start_first_reads(read_budget, moment)
+        # Stages are read for searches ahead of the even rate, like first reads.
+        limit = self._first_read_slots(read_budget)
+        await self._start_found(StageJob, search.next_stages, moment, limit, is_first=True)
+        free_slots = self._free_slots(slots)
         if free_slots > 0:
             started_before = self.started
-            await self._start_due_reads(read_budget, moment, self._plan, slots)
+            await self._start_due_reads(read_budget, moment, slots)
             unneeded_slots = free_slots - (self.started - started_before)
             await self._start_detail_reads(moment, slots, unneeded_slots)
 
+    async def _start_found[R: ReadRow](
+        self,
+        job: type[ReadJob[R]],
+        find: Callable[..., Sequence[R]],
+        moment: datetime,
+        limit: int,
+        *,
+        is_first: bool = False,
+        **options: bool,
+    ) -> int:
+        """Start reads of up to `limit` rows that are due; return their number."""
+        rows = await run_in_db_thread(find, moment, limit, self._being_read[job], **options)
+        for row in rows:
+            self._start(job(row, self._plan), is_first=is_first)
+        return len(rows)
+
     async def _is_idle(self, loop_time: float, moment: datetime) -> bool:
         """Return whether this tick has nothing to read, to probe or to plan: most have not."""
-        if self._plan is None or self._plan.has_gaps or self.connection.outage:
-            return False
-        if self._is_plan_due(loop_time):
+        if self._plan.has_gaps or self.connection.outage or self._is_plan_due(loop_time):
             return False
         return not await run_in_db_thread(due.has_due_reads, moment)
 
@@ -160,37 +171,23 @@ class Reads:
         """The number of reads in progress, without first reads."""
         return len(self.active) - len(self._first_reads)
 
-    async def _find_runs(
-        self, moment: datetime, limit: int, *, aborting_only: bool = False
-    ) -> Iterable[Run]:
-        return await run_in_db_thread(
-            due.find_runs, moment, limit, self._being_read[RunJob], aborting_only=aborting_only
-        )
+    def _free_slots(self, slots: int = MAX_CONCURRENT_READS) -> int:
+        return slots - self._regular_read_count
 
     async def _start_detail_reads(self, moment: datetime, slots: int, limit: int) -> None:
         """Start up to `limit` due reads of run details, in free slots."""
-        limit = min(limit, slots - self._regular_read_count)
-        for run in await self._find_runs(moment, limit):
-            task = self._start(RunJob(run, self._plan))
-            self._detail_reads.add(task)
-            task.add_done_callback(self._detail_reads.discard)
+        limit = min(limit, self._free_slots(slots))
+        await self._start_found(RunJob, due.find_runs, moment, limit)
 
-    async def _start_first_reads(
-        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan
-    ) -> None:
+    async def _start_first_reads(self, read_budget: ReadBudget, moment: datetime) -> None:
         """Start first reads, ahead of the even rate."""
         limit = self._first_read_slots(read_budget)
         if limit <= 0:
             return
-        for catalog_sync in await run_in_db_thread(
-            catalog.find_due, moment, limit, self._being_read[ListJob], never_synced=True
-        ):
-            self._start(ListJob(catalog_sync, plan), is_first=True)
-            limit -= 1
-        for stage in await run_in_db_thread(
-            due.find_first_reads, moment, limit, self._being_read[StageJob]
-        ):
-            self._start(StageJob(stage, plan, is_new=True), is_first=True)
+        limit -= await self._start_found(
+            ListJob, due.find_lists, moment, limit, is_first=True, never_synced=True
+        )
+        await self._start_found(StageJob, due.find_first_reads, moment, limit, is_first=True)
         if self._has_first_reads and not self._first_reads:
             # None are left, or all are backed off: now it is known how many runs stages have.
             self._starts_counted_at = 0.0
@@ -205,48 +202,14 @@ class Reads:
         most = min(available // MAX_REQUESTS_PER_FIRST_READ, MAX_FIRST_READS)
         return most - len(self._first_reads)
 
-    async def _start_link_reads(self, moment: datetime) -> None:
-        """Answer the links that somebody waits for, beside all other reads."""
-        being_read = self._being_read[LinkJob]
-        for link in await run_in_db_thread(search.unanswered_links, moment, being_read):
-            self._start(LinkJob(link), is_first=True)
-
-    async def _start_search_reads(
-        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan
-    ) -> None:
-        """Read stages for searches, ahead of the even rate like first reads."""
-        for stage in await run_in_db_thread(
-            search.next_stages,
-            moment,
-            self._first_read_slots(read_budget),
-            self._being_read[StageJob],
-        ):
-            self._start(self._stage_job(stage, plan), is_first=True)
-
-    async def _start_due_reads(
-        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan, slots: int
-    ) -> None:
+    async def _start_due_reads(self, read_budget: ReadBudget, moment: datetime, slots: int) -> None:
         """Start due reads: only urgent ones while first reads are in progress, which come first."""
-        may_read_planned = read_budget.may_read_planned and not self._first_reads
-        if may_read_planned:
-            for catalog_sync in await run_in_db_thread(
-                catalog.find_due, moment, 1, self._being_read[ListJob]
-            ):
-                self._start(ListJob(catalog_sync, plan))
-        for stage in await run_in_db_thread(
-            due.find_stages,
-            moment,
-            slots - self._regular_read_count,
-            self._being_read[StageJob],
-            urgent_only=not may_read_planned,
-        ):
-            self._start(self._stage_job(stage, plan))
-
-    def _stage_job(self, stage: Stage, plan: ReadPlan) -> StageJob:
-        # A stage newer than the plan is read like a gap: its runs before its flow. After a failure
-        # its flow is read first, since it may have none.
-        is_new = not stage.failures and schedule.find_gap(stage, now()) is not None
-        return StageJob(stage, plan, is_new=is_new)
+        is_planned = read_budget.may_read_planned and not self._first_reads
+        if is_planned:
+            await self._start_found(ListJob, due.find_lists, moment, 1)
+        await self._start_found(
+            StageJob, due.find_stages, moment, self._free_slots(slots), urgent_only=not is_planned
+        )
 
     def _probe(self, read_budget: ReadBudget) -> None:
         """Ask whether Northflank answers again, with one request at a time."""
@@ -263,19 +226,18 @@ class Reads:
         task.add_done_callback(self.active.discard)
         return task
 
-    def _start(self, job: ReadJob, *, is_first: bool = False) -> asyncio.Task[None]:
-        self._being_read[type(job)].add(job.key)
+    def _start(self, job: ReadJob[Any], *, is_first: bool) -> None:
+        self._being_read[type(job)].add(job.row.pk)
         task = self._start_task(self.read(job, is_first=is_first))
         if is_first:
             self._first_reads.add(task)
             task.add_done_callback(self._finish_first_read)
-        return task
 
     def _finish_first_read(self, task: asyncio.Task[None]) -> None:
         self._first_reads.discard(task)
         self.on_first_read()
 
-    async def read(self, job: ReadJob, *, is_first: bool = False) -> None:
+    async def read(self, job: ReadJob[Any], *, is_first: bool = False) -> None:
         """Do one read, and record its result or failure."""
         loop = asyncio.get_running_loop()
         moment, being_read = now(), self._being_read[type(job)]
@@ -289,18 +251,18 @@ class Reads:
             raise
         except Exception:
             # It is still due, and would be read, and fail, at each tick.
-            loop.call_later(CRASH_PAUSE, being_read.discard, job.key)
+            loop.call_later(CRASH_PAUSE, being_read.discard, job.row.pk)
             being_read = set()
             raise
         else:
-            if isinstance(job, ListJob) and job.catalog_sync.synced_at is None:
+            if isinstance(job, ListJob) and job.row.synced_at is None:
                 self.plan_again()  # there may be unread stages
         finally:
-            being_read.discard(job.key)
+            being_read.discard(job.row.pk)
             self._other_reads.extend([loop.time()] * job.unplanned(reader.request_count))
 
 
-def _record_failure(job: ReadJob, error: NorthflankError, moment: datetime) -> None:
+def _record_failure(job: ReadJob[Any], error: NorthflankError, moment: datetime) -> None:
     job.fail(error, moment)
     store([increment(CounterName.SYSTEM_ERRORS, "sync", error.cause)])
 
@@ -324,14 +286,8 @@ def plan_reads(
     """
     rate = read_budget.requests_per_second
     baselines.schedule_next_detail(moment, schedule.BASELINE_INTERVAL)
-    plan = read_plan.make_plan(
-        rate, moment, starts, other_reads=other_reads, can_read=_can_read(read_budget)
-    )
+    plan = read_plan.make_plan(rate, moment, starts, other_reads=other_reads)
     catalog.refresh_now(moment, plan.lists_interval)
     if read_budget.may_read_planned and not plan.has_gaps:  # first reads come first
         causes.schedule_next_detail(moment)
     return plan
-
-
-def _can_read(read_budget: ReadBudget) -> bool:
-    return read_budget.requests >= MAX_REQUESTS_PER_READ

@@ -72,7 +72,9 @@ def next_stages(moment: datetime, limit: int, being_read: Collection[int]) -> Se
     return chosen
 
 
-def unanswered_links(moment: datetime, being_answered: Collection[int]) -> Sequence[ReadRequest]:
-    """Return the links that somebody waits for, without those that are being answered."""
+def unanswered_links(
+    moment: datetime, limit: int, being_answered: Collection[int]
+) -> Sequence[ReadRequest]:
+    """Return up to `limit` links that somebody waits for and that are not being answered."""
     links = ReadRequest.objects.pending(moment).links().exclude(pk__in=being_answered)
-    return list(links.select_related("stage__pipeline__project").order_by("requested_at"))
+    return list(links.select_related("stage__pipeline__project").order_by("requested_at")[:limit])

@@ -16,7 +16,7 @@ from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.runs import dismissals
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, read_plan, schedule
+from dashboard.sync import catalog, due, read_plan, schedule
 from tests.support import factories
 from tests.support.world import LONG_AGO, T0, LoggedEvents, World, at
 
@@ -312,13 +312,13 @@ def create_list_due_in_a_day(synced_seconds: float) -> CatalogSync:
 def test_old_catalog_read_is_due_after_refresh(db: None) -> None:
     create_list_due_in_a_day(-601)
     catalog.refresh_now(T0, timedelta(seconds=600))
-    assert catalog.find_due(T0, 1)
+    assert due.find_lists(T0, 1)
 
 
 def test_recent_catalog_read_is_not_due_after_refresh(db: None) -> None:
     create_list_due_in_a_day(-599)
     catalog.refresh_now(T0, timedelta(seconds=600))
-    assert catalog.find_due(T0, 1) == []
+    assert due.find_lists(T0, 1) == []
 
 
 def test_catalog_started_twice_is_read_once(db: None) -> None:

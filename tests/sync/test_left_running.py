@@ -13,7 +13,7 @@ from django.utils import timezone
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Work
 from dashboard.northflank import NorthflankError
-from dashboard.sync import left_running, watchers
+from dashboard.sync import due, left_running, watchers
 from dashboard.upstream.connection import Connection
 from tests.support import factories
 from tests.support.abort_answers import error_response, job_run_response, run_with_answers
@@ -27,7 +27,7 @@ def aborting_run(*work_ids: str | None, status: str = "aborting") -> Run:
 
 
 def due_ids() -> list[str]:
-    return [work.work_id for work in left_running.find_due(db_threads.now(), 99)]
+    return [work.work_id for work in due.find_works(db_threads.now(), 99)]
 
 
 def test_each_that_the_steps_of_an_aborted_run_name_is_read_once(manager: User) -> None:
@@ -115,10 +115,10 @@ def test_it_is_read_often_while_its_abort_is_open(manager: User) -> None:
     work = factories.work(run, next_sync_at=timezone.now())
     factories.abort(run, manager, work=work)
     assert seconds_until_next(work) == 2
-    assert [found.pk for found in left_running.find_due(db_threads.now(), 9)] == []
+    assert [found.pk for found in due.find_works(db_threads.now(), 9)] == []
     Work.objects.update(next_sync_at=timezone.now())
     other = factories.work(run, work_id="j2", next_sync_at=timezone.now())
-    aborting = left_running.find_due(db_threads.now(), 9, aborting_only=True)
+    aborting = due.find_works(db_threads.now(), 9, aborting_only=True)
     assert [found.pk for found in aborting] == [work.pk] != [other.pk]
 
 

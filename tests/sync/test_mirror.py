@@ -18,6 +18,7 @@ from dashboard.models import (
 from dashboard.northflank import RunDetail, ServerError, decoding
 from dashboard.runs import overdue
 from dashboard.sync import due, mirror, missing_runs
+from dashboard.sync.read_plan import NO_PLAN
 from tests.support import payloads
 from tests.support.factories import node
 from tests.support.world import (
@@ -162,7 +163,7 @@ def test_final_read_is_done_once(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED), requested_at=10)
     [run] = due.find_runs(at(11), 1)
     mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(11))
-    due.record_run(run, at(12), None)
+    due.record_run(run, at(12), NO_PLAN)
     assert get_run().next_detail_sync_at is None
 
 
@@ -171,7 +172,7 @@ def test_detail_that_shows_the_end_is_the_final_read(stage: Stage) -> None:
     Run.objects.update(last_viewed_at=at(1), next_detail_sync_at=at(5))
     [run] = due.find_runs(at(8), 1)
     mirror.apply_detail(stage.pk, detail(**FAILED), **request_fields(9))
-    due.record_run(run, at(10), None)
+    due.record_run(run, at(10), NO_PLAN)
     assert get_run().next_detail_sync_at is None
 
 
