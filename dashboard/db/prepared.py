@@ -117,23 +117,6 @@ class PreparedQuery(_PreparedSelect):
         return [tuple(row) for row in converted]
 
 
-class PreparedCount:
-    """The number of rows that a queryset selects, which may be limited: `queryset[:1_000]`.
-
-    PostgreSQL plans it at each execution: with a plan for all values, it may visit 15 times as many
-    rows to reach a limit.
-    """
-
-    def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
-        sql, self._parameters = _with_literals(*queryset.query.sql_with_params())
-        self._sql = f"SELECT COUNT(*) FROM ({sql}) AS counted"  # noqa: S608 - composed by the ORM
-
-    def fetch(self, **values: Any) -> int:
-        """Return the number."""
-        number: int = _execute(self._sql, _resolve(self._parameters, values))[0][0]
-        return number
-
-
 class PreparedModels[M: Model](_PreparedSelect):
     """A queryset that selects instances of a model, with a `Parameter` for each later value.
 

@@ -14,7 +14,6 @@ from dashboard.db.prepared import (
     NOW,
     Keys,
     Parameter,
-    PreparedCount,
     PreparedInsert,
     PreparedModels,
     PreparedQuery,
@@ -76,13 +75,6 @@ def test_text_parameter_is_compared_as_it_is(runs: list[Run]) -> None:
     for run in runs:
         assert query.fetch(name=run.name) == [run]
     assert query.fetch(name="' OR 1=1 --") == []
-
-
-def test_count_stops_at_the_limit_of_the_queryset(runs: list[Run]) -> None:
-    selected = Run.objects.filter(stage=STAGE).values_list("pk")
-    stage = runs[0].stage_id
-    assert PreparedCount(selected[:2]).fetch(stage=stage) == 2
-    assert PreparedCount(selected[:9]).fetch(stage=stage) == len(runs)
 
 
 STEPS = {"kind": "Workflow", "label": "100 % of “it's”", "steps": []}

@@ -147,12 +147,6 @@ def combine(
     )
 
 
-def recently_failed_stages(permissions: Permissions, now: datetime) -> set[int]:
-    """Return the keys of the stages with a failure that needs attention."""
-    failures = _prepare(attention.failure_values, permissions).fetch(now=now)
-    return {stage for _pk, stage, *_values in failures}
-
-
 def visible_runs(permissions: Permissions) -> RunQuerySet:
     """Return the runs that the user may see."""
     return Run.objects.filter(permissions.stage_filter("stage"))

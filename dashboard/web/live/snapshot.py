@@ -93,12 +93,10 @@ class Snapshot:
         keys = {stage.pk for stage in stages}
         return in_flight.combine(
             [totals for key, totals in self.in_flight_by_stage.items() if key in keys],
-            has_recent_failure=not keys.isdisjoint(self._recently_failed_stages),
+            has_recent_failure=any(
+                run.stage in keys and not run.is_in_flight for run in self.attention
+            ),
         )
-
-    @cached_property
-    def _recently_failed_stages(self) -> set[int]:
-        return in_flight.recently_failed_stages(self.permissions, self.now)
 
     def memoized[T](self, key: Hashable, build: Callable[[], T]) -> T:
         """Return what `build` returns, built once for all pages of the snapshot."""

@@ -152,7 +152,7 @@ class RunCard:
             permission,
             self.aborts[0] if self.aborts else None,
             overdue.timers(run, root, timing),
-            [item for item in run_acknowledgements if item.ended_at is None],
+            acknowledged_by.active(run_acknowledgements),
         )
         headline = run_summary.build(
             run,

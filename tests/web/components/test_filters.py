@@ -321,7 +321,14 @@ def test_stream_of_unfiltered_page_lists_all_new_runs(get_stage_page: GetPage, r
     assert stream_query(get_stage_page("all=1")) == ""
 
 
-@pytest.mark.parametrize("query", ["before=0.1.1", "before=0.1.1&status=running", "by_me=1"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "before=0_2026-01-01T00:00:00%2B00:00_1",
+        "before=0_2026-01-01T00:00:00%2B00:00_1&status=running",
+        "by_me=1",
+    ],
+)
 def test_stream_of_older_or_own_aborts_page_lists_no_new_run(
     query: str, get_stage_page: GetPage, run: Run
 ) -> None:

@@ -141,39 +141,30 @@ def test_run_list_orders_in_flight_first_then_newest_first(
 def test_pagination_links_keep_filter(get_page: GetPage, stage_with_250_runs: Stage) -> None:
     address = factories.address(stage_with_250_runs)
     first = get_page(f"{address}?status=success&from=2026-01-01")
-    assert text_of(select_one(first, ".pager span")) == "100 of 245 runs"
+    assert text_of(select_one(first, ".pager span")) == "100 runs"
     assert first.css('.pager [rel="first"]') == []
     next_link = select_one(first, '.pager [rel="next"]').attributes["href"] or ""
     assert next_link.startswith("?status=success&from=2026-01-01&before=")
     second = get_page(address + next_link)
-    assert text_of(select_one(second, ".pager span")) == "100 of 245 runs"
+    assert text_of(select_one(second, ".pager span")) == "100 runs"
     newest = select_one(second, '.pager [rel="first"]').attributes["href"]
     assert newest == "?status=success&from=2026-01-01"
 
 
 def test_page_beyond_last_run_links_to_newest(get_page: GetPage, run: Run) -> None:
-    cursor = Cursor(run.in_flight, run.created_at, run.pk).encoded_text
-    html = get_page(f"{factories.address(run.stage)}?status=running&before={cursor}")
+    cursor = Cursor(run.in_flight, run.created_at, run.pk)
+    html = get_page(f"{factories.address(run.stage)}?status=running&before={quote(str(cursor))}")
     empty_state = select_one(html, '[data-empty="known"]')
     assert select_one(empty_state, "a").attributes["href"] == "?status=running"
-
-
-def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -> None:
-    factories.create_copies(factories.run(stage, status="success", created_at=T0), 999)
-    assert get_run_page("all=1").text == "100 of 1000 runs"
-    factories.run(stage, status="failure")
-    assert get_run_page("all=1").text == "100 of more than 1,000 runs"
-    assert get_run_page("status=success&status=failure").text == "100 of more than 1,000 runs"
-    assert get_run_page("status=failure").text == "1 of 1 run"
-    factories.search_texts()
-    assert get_run_page("q=copy-1").text == "100 runs"
 
 
 @pytest.mark.parametrize(
     "cursor",
     [
-        "x", "0.1", "2.1.1", "0.1.-1", "0.1e3.1", "0.٣.1", "0. 1.1", f"0.-{'9' * 18}.1",
-        f"0.1.{'9' * 19}", "\0", "0.1.1" * 2000, "0.1.1.1",
+        "x", "0_1", "2_2026-01-01T00:00:00+00:00_1", "0_2026-01-01T00:00:00_1",
+        "0_2026-01-01T00:00:00+02:00_1", "0_2026-13-01T00:00:00+00:00_1",
+        "0_2026-01-01T00:00:00+00:00_-1", "0_2026-01-01T00:00:00+00:00_٣", "\0",
+        f"0_2026-01-01T00:00:00+00:00_{'9' * 19}", "0_1_1" * 2000,
     ],
 )  # fmt: skip
 def test_invalid_cursor_is_ignored_and_reported(cursor: str, get_page: GetPage, run: Run) -> None:

@@ -36,7 +36,6 @@ from dashboard.web.components.aborts.abort_details import AbortEntry
 from dashboard.web.components.aborts.bulk_abort_rows import BulkAbortRow
 from dashboard.web.components.lists import parameters
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
-from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 PER_PAGE = 100
@@ -46,14 +45,6 @@ _text = MessageTable(
     {
         "unknown_value": gettext_lazy("Unknown %(what)s “%(value)s” ignored."),
     }
-)
-
-
-# What a row is made of: all of the abort, a third of the columns of its run and stage.
-_FIELDS = (
-    *(field.name for field in Abort._meta.concrete_fields),
-    *(f"run__{name}" for name in row_queries.FIELDS),
-    *(f"run__stage__{name}" for name in row_queries.STAGE_FIELDS),
 )
 
 
@@ -274,7 +265,7 @@ def group_rows(
 
 def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
     rendered, to_cache = {}, {}
-    for abort in with_details(aborts).only(*_FIELDS):
+    for abort in with_details(aborts).defer("run__steps", "run__description"):
         rendered[abort.pk] = macros.render("abort_row.html#abort_row", AbortRow(abort))
         # The version that was read with the abort, which may be newer than the page's.
         pipeline = abort.run.stage.pipeline

@@ -126,7 +126,7 @@ def _cache_key(cell: StageCell, ended: Mapping[int, int | None]) -> str:
         stage.error_message,
         cell.runs,
         cell.in_flight_count,
-        cell.acknowledgements and cell.acknowledgements.names,
+        cell.acknowledged_names,
         ended.get(stage.pk),
         before and (before.stage.name, ended.get(before.stage.pk)),
     )

@@ -7,7 +7,7 @@ position are built here, so that none of them loses a parameter.
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
@@ -46,8 +46,7 @@ _text = MessageTable(
 )
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CURSOR = re.compile(r"([01])\.(-?\d{1,18})\.(\d{1,18})", re.ASCII)
+_CURSOR = re.compile(r"([01])_(\d{4}-[\d:.T-]{1,30}\+00:00)_(\d{1,18})", re.ASCII)
 
 
 class Cursor(NamedTuple):
@@ -57,26 +56,21 @@ class Cursor(NamedTuple):
     created_at: datetime
     pk: int
 
-    @property
-    def encoded_text(self) -> str:
-        """The position as text for a query string; `decode` reads it."""
-        microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
-        return f"{self.in_flight:d}.{microseconds}.{self.pk}"
+    def __str__(self) -> str:
+        return f"{self.in_flight:d}_{self.created_at.isoformat()}_{self.pk}"
 
     @classmethod
-    def decode(cls, text: str) -> Self | None:
-        """Return the cursor for an `encoded_text`, or None if the text is not valid.
+    def parse(cls, text: str) -> Self | None:
+        """Return the cursor of such a text, or None if it is none.
 
-        The text is not authenticated: a forged cursor only selects another position in the list.
+        It is not authenticated: a forged cursor only selects another position in the list.
         """
-        parts = _CURSOR.fullmatch(text)
-        if parts is None:
+        if (parts := _CURSOR.fullmatch(text)) is None:
             return None
         try:
-            created_at = _EPOCH + timedelta(microseconds=int(parts[2]))
-        except OverflowError:
+            return cls(parts[1] == "1", datetime.fromisoformat(parts[2]), int(parts[3]))
+        except ValueError:
             return None
-        return cls(parts[1] == "1", created_at, int(parts[3]))
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ class RunFilter:
 
     def page_url(self, cursor: Cursor) -> str:
         """Return the relative address of the page of older runs that starts after a run."""
-        return "?" + urlencode([*self.parameters, ("before", cursor.encoded_text)])
+        return "?" + urlencode([*self.parameters, ("before", str(cursor))])
 
     @property
     def status_choices(self) -> list[tuple[str, str, bool]]:
@@ -224,7 +218,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
         if parameters.get(name, "") not in {"", "1"}
     ]
     position = parameters.get("before", "")
-    cursor = Cursor.decode(position)
+    cursor = Cursor.parse(position)
     if position and cursor is None:
         warnings.append(_text("invalid_position", place=position[:80]))
     return RunFilter(

@@ -4,7 +4,6 @@ A page starts after a cursor instead of having a number, so that paging neither 
 runs while runs are created and end.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -12,16 +11,14 @@ from itertools import starmap
 from typing import NamedTuple
 
 from django.db.models import BigIntegerField, Q
-from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard.db.prepared import Parameter, PreparedCount, PreparedQuery
+from dashboard.db.prepared import Parameter, PreparedQuery
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.web.components.lists.filters import Cursor, RunFilter
 
 PER_PAGE = 100
-MAX_COUNTED = 1_000  # matching runs are counted up to here
 
 
 class ListedRun(NamedTuple):
@@ -39,27 +36,19 @@ class PageOfRuns:
     """One page of runs, with links to the first and the next."""
 
     runs: list[ListedRun]  # in the order of the list
-    total: int | None = None  # matching runs, at most MAX_COUNTED + 1; None: not counted
     newest_url: str = ""
     older_url: str = ""
 
     @property
     def text(self) -> str:
-        """The number of runs on the page, and of how many."""
-        run_count = len(self.runs)
-        if self.total is None:
-            return ngettext("%(shown)d run", "%(shown)d runs", run_count) % {"shown": run_count}
-        if self.total > MAX_COUNTED:
-            text = _("%(shown)d of more than %(counted)s runs")
-            return text % {"shown": run_count, "counted": f"{MAX_COUNTED:,}"}
-        text = ngettext("%(shown)d of %(of)d run", "%(shown)d of %(of)d runs", self.total)
-        return text % {"shown": run_count, "of": self.total}
+        """The number of runs on the page."""
+        count = len(self.runs)
+        return ngettext("%(shown)d run", "%(shown)d runs", count) % {"shown": count}
 
 
 def page(runs: RunQuerySet, run_filter: RunFilter, *, per_page: int = PER_PAGE) -> PageOfRuns:
     """Return one page of a stage's runs."""
-    listed_runs = _next_runs(runs, run_filter, per_page + 1)
-    return _build_page(listed_runs, run_filter, lambda: _count(runs, run_filter), per_page)
+    return _build_page(_next_runs(runs, run_filter, per_page + 1), run_filter, per_page)
 
 
 def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
@@ -69,20 +58,14 @@ def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
         for in_flight in (True, False)
         for values in _first_runs_query(in_flight).fetch(stage=stage_key)
     ]
-    return _build_page(listed_runs, run_filter, lambda: _count_all(stage_key), PER_PAGE)
+    return _build_page(listed_runs, run_filter, PER_PAGE)
 
 
-def _build_page(
-    listed_runs: list[ListedRun], run_filter: RunFilter, count: Callable[[], int], per_page: int
-) -> PageOfRuns:
+def _build_page(listed_runs: list[ListedRun], run_filter: RunFilter, per_page: int) -> PageOfRuns:
     has_more = len(listed_runs) > per_page
     runs = listed_runs[:per_page]
-    total = None
-    if not run_filter.q:  # to count those with a text, all would be read
-        total = len(runs) if not run_filter.cursor and not has_more else count()
     return PageOfRuns(
         runs=runs,
-        total=total,
         newest_url=run_filter.url if run_filter.cursor else "",
         older_url=run_filter.page_url(Cursor(*runs[-1][:3])) if has_more else "",
     )
@@ -117,39 +100,10 @@ def _after_cursor(cursor: Cursor) -> Q:
     return Q(created_at__lte=cursor.created_at) & earlier
 
 
-def _count(runs: RunQuerySet, run_filter: RunFilter) -> int:
-    """Return the number of matching runs, at most MAX_COUNTED + 1."""
-    # Ordered, so that the database reads an index and stops at the limit, whatever its estimates.
-    total = 0
-    for in_flight in (True, False):
-        part = _ordered(run_filter.select(runs, in_flight=in_flight))
-        total += part[: MAX_COUNTED + 1 - total].count()
-        if total > MAX_COUNTED:
-            break
-    return total
-
-
-def _count_all(stage_key: int) -> int:
-    total = 0
-    for in_flight in (True, False):
-        total += _count_query(in_flight).fetch(stage=stage_key)
-    return min(total, MAX_COUNTED + 1)
-
-
 @cache
 def _first_runs_query(in_flight: bool) -> PreparedQuery:
-    runs = _ordered(_all_of_stage(in_flight))
+    runs = _ordered(Run.objects.with_in_flight(in_flight).filter(stage=_STAGE))
     return PreparedQuery(runs.values_list(*ListedRun._fields)[: PER_PAGE + 1])
-
-
-@cache
-def _count_query(in_flight: bool) -> PreparedCount:
-    runs = _ordered(_all_of_stage(in_flight))
-    return PreparedCount(runs.values_list("pk")[: MAX_COUNTED + 1])
-
-
-def _all_of_stage(in_flight: bool) -> RunQuerySet:
-    return Run.objects.with_in_flight(in_flight).filter(stage=_STAGE)
 
 
 _STAGE = Parameter("stage", BigIntegerField())

@@ -1,7 +1,6 @@
 """Acknowledgements of a run, for rows and for the run's page with its acknowledgement form."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,32 +11,15 @@ from dashboard.models import Acknowledgement, Run
 from dashboard.runs.acknowledgements import can_be_acknowledged
 from dashboard.texts.rich_text import ExternalText
 
-MAX_NAMES = 3  # users listed by name; the others are counted
+
+def names(acknowledgements: Iterable[Acknowledgement]) -> str:
+    """Return the users' names on one line; empty if there are none."""
+    return ", ".join(ExternalText(acknowledgement.username) for acknowledgement in acknowledgements)
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveAcknowledgements:
-    """The active acknowledgements: the first MAX_NAMES, and the number of others."""
-
-    entries: Sequence[Acknowledgement]
-    more_count: int
-
-    @property
-    def names(self) -> str:
-        """The users' names on one line; empty if there are none."""
-        names = ", ".join(ExternalText(entry.username) for entry in self.entries)
-        if not self.more_count:
-            return names
-        return _("%(names)s and %(n)d more") % {"names": names, "n": self.more_count}
-
-
-def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgements | None:
-    """Return the given active acknowledgements for templates, or None if there are none."""
-    if not acknowledgements:
-        return None
-    return ActiveAcknowledgements(
-        acknowledgements[:MAX_NAMES], max(len(acknowledgements) - MAX_NAMES, 0)
-    )
+def active(acknowledgements: Iterable[Acknowledgement]) -> list[Acknowledgement]:
+    """Return those that have not ended."""
+    return [item for item in acknowledgements if item.ended_at is None]
 
 
 def panel(
@@ -49,12 +31,8 @@ def panel(
 
     `acknowledgements` are the run's active and ended ones, in the order of their creation.
     """
-    current = _current(acknowledgements)
-    previous = [
-        acknowledgement
-        for acknowledgement in reversed(acknowledgements)
-        if acknowledgement.ended_at is not None
-    ]
+    current = active(acknowledgements)
+    previous = [item for item in reversed(acknowledgements) if item.ended_at is not None]
     has_actions = bool(current) or can_be_acknowledged(run, now)
     if not has_actions and not previous:
         return None
@@ -64,9 +42,8 @@ def panel(
     return {
         "id": f"acknowledgements-{state}",
         "url": url,
-        "current": active(current),
-        "previous": previous[:MAX_NAMES],
-        "more_count": max(len(previous) - MAX_NAMES, 0),
+        "current": current,
+        "previous": previous,
         "has_actions": has_actions,
     }
 
@@ -77,18 +54,11 @@ def actions(
     """Return the form of a user, given by key, or None if they may not acknowledge the run."""
     if not permissions.acknowledge_permission(run.stage).allowed:
         return None
-    current = _current(acknowledgements)
+    current = active(acknowledgements)
     others = [acknowledgement for acknowledgement in current if acknowledgement.user_id != user_id]
-    names_of_others = active(others)
     return {
         "is_acknowledged": len(others) < len(current),
         "acknowledge_label": _("Acknowledge too") if others else _("Acknowledge"),
         "take_over_keys": [acknowledgement.pk for acknowledgement in others],
-        "take_over_from": names_of_others.names if names_of_others else "",
+        "take_over_from": names(others),
     }
-
-
-def _current(acknowledgements: Sequence[Acknowledgement]) -> list[Acknowledgement]:
-    return [
-        acknowledgement for acknowledgement in acknowledgements if acknowledgement.ended_at is None
-    ]

@@ -3,7 +3,7 @@
 They are shared by all users with the same abort permission. The cache's size limits their number.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.threads import now
-from dashboard.models import Abort, Run
+from dashboard.models import Run
 from dashboard.runs import acknowledgements
 from dashboard.web.components import macros
 from dashboard.web.components.runs import progress_bar, row_queries, run_row
@@ -25,48 +25,33 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
 
     Only rows that are not cached are loaded and rendered.
     """
+    return _render(keys, permissions, row_queries.load_runs)
+
+
+def render_loaded(runs: Collection[Run], permissions: Permissions) -> dict[int, SafeString]:
+    """Return the rendered rows of runs that are loaded with their stages, by run key."""
+    by_pk = {run.pk: run for run in runs}
+    keys = map(row_queries.key_of, runs)
+    return _render(keys, permissions, lambda missing: [by_pk[pk] for pk in missing])
+
+
+def _render(
+    keys: Iterable[RowKey],
+    permissions: Permissions,
+    load: Callable[[Collection[int]], Collection[Run]],
+) -> dict[int, SafeString]:
     permission_at = lru_cache(permissions.abort_permission_at)  # most rows are of few stages
-    cache_keys = {
-        key.pk: _cache_key(
-            key.pk,
-            key.version,
-            _variant(permission_at(key.project, key.stage), key.project_name, key.pipeline_name),
-        )
-        for key in keys
-    }
+    cache_keys = {key.pk: _cache_key(key, permission_at(key.project, key.stage)) for key in keys}
     cached = cache.get_many(cache_keys.values())
     missing = [pk for pk, key in cache_keys.items() if key not in cached]
-    rendered = _render_and_cache(row_queries.load_runs(missing) if missing else (), permissions)
+    rendered = _render_and_cache(load(missing), permissions) if missing else {}
     html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in cache_keys.items()}
     # Not by mark_safe, which looks for lazy texts first: a twentieth of a page.
     return {pk: SafeString(html) for pk, html in html_by_pk.items() if html}
 
 
-def render_loaded(
-    runs: Collection[Run],
-    permissions: Permissions,
-    aborts: Mapping[int, Abort] | None = None,
-) -> dict[int, SafeString]:
-    """Return the rendered rows of `runs`, by run key. Runs must be loaded with their stage.
-
-    `aborts` are their latest aborts, by run key, if the caller has them.
-    """
-    keys = {run.pk: _cache_key_of(run, permissions.abort_permission(run.stage)) for run in runs}
-    cached = cache.get_many(keys.values())
-    missing = [run for run in runs if keys[run.pk] not in cached]
-    rendered = _render_and_cache(missing, permissions, aborts)
-    return {pk: SafeString(rendered.get(pk) or cached[key]) for pk, key in keys.items()}
-
-
-def _cache_key_of(run: Run, permission: Permission) -> str:
-    pipeline = run.stage.pipeline
-    return _cache_key(
-        run.pk, run.version, _variant(permission, pipeline.project.name, pipeline.name)
-    )
-
-
-def _cache_key(pk: int, version: int, variant: str) -> str:
-    return f"row:{pk}:{version}:{variant}"
+def _cache_key(key: RowKey, permission: Permission) -> str:
+    return f"row:{key.pk}:{key.version}:{_variant(permission, key.project_name, key.pipeline_name)}"
 
 
 @lru_cache(maxsize=5000)
@@ -81,19 +66,16 @@ def _variant(permission: Permission, project_name: str, pipeline_name: str) -> s
     return blake2b(contents.encode(), digest_size=8).hexdigest()
 
 
-def _render_and_cache(
-    runs: Iterable[Run], permissions: Permissions, aborts: Mapping[int, Abort] | None = None
-) -> dict[int, SafeString]:
-    runs = list(runs)
-    if aborts is None:
-        aborts = row_queries.latest_aborts(runs) if runs else {}
+def _render_and_cache(runs: Collection[Run], permissions: Permissions) -> dict[int, SafeString]:
+    aborts = row_queries.latest_aborts(runs)
     timers = progress_bar.load_timers(runs)
     at = now()
     active_acknowledgements = acknowledgements.active_by_run(runs, at)
     rendered: dict[int, SafeString] = {}
     permission_at = lru_cache(permissions.abort_permission_at)  # most rows are of few stages
     for run in runs:
-        permission = permission_at(run.stage.pipeline.project_id, run.stage.name)
+        key = row_queries.key_of(run)
+        permission = permission_at(key.project, key.stage)
         acknowledged = active_acknowledgements.get(run.pk, ())
         row = run_row.build_row(
             run, permission, aborts.get(run.pk), timers.get(run.pk, ()), acknowledged
@@ -103,5 +85,5 @@ def _render_and_cache(
         # Acknowledgements of a failed run end without a new version of it.
         expiry = acknowledgements.expires_at(run) if acknowledged else None
         timeout = (expiry - at).total_seconds() if expiry else DEFAULT_TIMEOUT
-        cache.set(_cache_key_of(run, permission), html, timeout)
+        cache.set(_cache_key(key, permission), html, timeout)
     return rendered

@@ -1,4 +1,4 @@
-"""What the rows of runs are read from: their fields, the keys of rows, and the latest aborts."""
+"""What the rows of runs are read from: the runs, the keys of rows, and the latest aborts."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -12,42 +12,6 @@ from dashboard.models.runs import RunQuerySet
 from dashboard.runs.failures import Cause
 from dashboard.web.components.runs.run_row import dom_id
 
-# The fields of a run that its row is made of: a third of the columns of a run and its stage.
-FIELDS = (
-    "run_id",
-    "name",
-    "version",
-    "status",
-    "status_since",
-    "concluded",
-    "in_flight",
-    "created_at",
-    "started_at",
-    "concluded_at",
-    "ended_at",
-    "removed_at",
-    "step",
-    "step_started_at",
-    "step_number",
-    "step_count",
-    "failed_step",
-    "failed_step_error",
-    "steps_removed_at",
-    "detail_synced_at",
-    "overdue_severity",
-    "overdue_reason",
-    "approval_since",
-    "aborting_since",
-    "abort_severity",
-    "stage_id",
-)
-STAGE_FIELDS = (
-    "name",
-    "pipeline__slug",
-    "pipeline__name",
-    "pipeline__project__slug",
-    "pipeline__project__name",
-)
 _STAGE: Any = Run._meta.get_field("stage")
 
 
@@ -92,13 +56,13 @@ def load_runs(pks: Iterable[int]) -> list[Run]:
 
 @cache
 def _rows_query() -> PreparedModels[Run]:
-    return PreparedModels(Run.objects.filter(pk__in=Keys("runs")).only(*FIELDS))
+    return PreparedModels(Run.objects.filter(pk__in=Keys("runs")).without_detail())
 
 
 @cache
 def _stages_query() -> PreparedModels[Stage]:
-    stages = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
-    return PreparedModels(stages.only(*STAGE_FIELDS))
+    stages = Stage.objects.filter(pk__in=Keys("stages"))
+    return PreparedModels(stages.select_related("pipeline__project"))
 
 
 def load_causes(runs: Iterable[int]) -> dict[int, Cause]:
@@ -110,6 +74,13 @@ def load_causes(runs: Iterable[int]) -> dict[int, Cause]:
 def _causes_query() -> PreparedQuery:
     runs = Run.objects.filter(pk__in=Keys("runs")).order_by()
     return PreparedQuery(runs.values_list("pk", "stage_id", "failed_step", "failed_step_error"))
+
+
+def key_of(run: Run) -> RowKey:
+    """Return the key of a run's row; `run` is loaded with its stage."""
+    stage, pipeline = run.stage, run.stage.pipeline
+    names = pipeline.project.name, pipeline.name
+    return RowKey(run.pk, run.version, run.run_id, pipeline.project_id, stage.name, *names)
 
 
 def load_keys(runs: Iterable[int]) -> list[RowKey]:

@@ -17,7 +17,6 @@ from dashboard.texts import durations
 from dashboard.texts.rich_text import ExternalText, RichText
 from dashboard.web.components.runs import abort_line, acknowledged_by, progress_bar
 from dashboard.web.components.runs.abort_line import AbortLine
-from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.runs.progress_bar import Progress
 from dashboard.web.http import links
 from dashboard.web.http.links import RunUrls, StageUrls
@@ -39,7 +38,7 @@ class RunRow:
     # The current step, its elapsed time and its typical duration; or why the run failed.
     short_summary: RichText
     abort_line: AbortLine | None
-    acknowledgements: ActiveAcknowledgements | None
+    acknowledgements: Sequence[Acknowledgement]  # the active ones
     is_abortable: bool
     is_selectable: bool  # for a bulk abort: in flight, and no abort under way
     is_abort_again_offered: bool  # the abort under way is so overdue that another can be requested
@@ -53,6 +52,11 @@ class RunRow:
     def overdue_severity(self) -> int:
         """The run's overdue severity; 0 if it is not overdue."""
         return self.overdue.severity if self.overdue else 0
+
+    @property
+    def acknowledged_names(self) -> str:
+        """Who has acknowledged it; empty: nobody."""
+        return acknowledged_by.names(self.acknowledgements)
 
     @property
     def duration(self) -> str:
@@ -114,7 +118,7 @@ def build_row(
         else None,
         short_summary=_short_summary(run, timers),
         abort_line=abort_line.latest(run, abort),
-        acknowledgements=acknowledged_by.active(active_acknowledgements),
+        acknowledgements=active_acknowledgements,
         is_abortable=abort_rules.is_abortable(run, abort),
         is_selectable=abort_rules.is_selectable(run, abort),
         is_abort_again_offered=abort_rules.is_abort_again_offered(run, abort),

@@ -20,7 +20,6 @@ from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.web.components import headings
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import acknowledged_by, run_row
-from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import links
 
@@ -35,7 +34,7 @@ class StageCell:
     stage: Stage
     in_flight_count: int
     runs: list[tuple[int, int]]  # (key, version) of the runs that it shows, in their order
-    acknowledgements: ActiveAcknowledgements | None  # of any of its runs
+    acknowledged_names: str  # of who has acknowledged any of its runs
     success: int | None  # the key of the run that last succeeded
     before: "StageCell | None"  # that of the stage before it, if something has succeeded there
     rows: list[RunRow] = field(default_factory=list)  # of `runs`, once they are loaded
@@ -121,7 +120,7 @@ def find_cells(
             stage,
             counts[stage.pk],
             runs_by_stage.get(stage.pk, []),
-            acknowledged_by.active(active.get(stage.pk, ())),
+            acknowledged_by.names(active.get(stage.pk, ())),
             successes.get(stage.pk) if _state(stage) == "flow" else None,
             latest_by_pipeline.get(stage.pipeline_id),
         )

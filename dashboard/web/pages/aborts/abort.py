@@ -250,7 +250,7 @@ def _render_result(
     if not is_htmx(request):
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
         return redirect(links.run_url(run))
-    run_html = _render_run(request, run, user_permissions, open_abort)
+    run_html = _render_run(request, run, user_permissions)
     notice_html = ""
     # The run's own page tells in its header how its open abort stands.
     if open_abort is None or request.POST.get("view") != "card":
@@ -266,11 +266,8 @@ def _render_result(
     )
 
 
-def _render_run(
-    request: HttpRequest, run: Run, user_permissions: Permissions, open_abort: Abort | None
-) -> str:
+def _render_run(request: HttpRequest, run: Run, user_permissions: Permissions) -> str:
     # The element with the run's id is a card on the run's own page and a row on all others.
     if request.POST.get("view") == "card":
         return RunCard.load(run, user_permissions).render(request)
-    aborts = {run.pk: open_abort} if open_abort else None
-    return rendered_rows.render_loaded([run], user_permissions, aborts)[run.pk]
+    return rendered_rows.render_loaded([run], user_permissions)[run.pk]
