@@ -219,8 +219,6 @@ function growSteps(list) {
   for (const step of $$("[data-running]", list)) {
     const elapsed = $(".elapsed", step);
     elapsed?.setAttribute("width", Math.max(1, seconds - elapsed.getAttribute("x")).toFixed(1));
-    const { overdueAt, criticalAt } = step.dataset;
-    if (overdueAt) step.dataset.severity = severityAt(seconds, overdueAt, criticalAt);
   }
   const bars = $$(".bar", list);
   // Smaller changes would be invisible, and there may be hundreds of bars.

@@ -7,6 +7,7 @@ A message claims no more than Northflank has reported, and the run's latest stat
 over what was recorded with the abort.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,8 +19,10 @@ from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, statuses
 from dashboard.texts import durations
+from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import (
     ClockTime,
+    ExternalText,
     Message,
     MessageTable,
     RichText,
@@ -30,8 +33,12 @@ from dashboard.texts.rich_text import (
 
 # From WARNING on the text also states the delay: see `_overdue_text`.
 _TONES = {Severity.OK: "warning", Severity.WARNING: "warning", Severity.CRITICAL: "bad"}
+MAX_PART_LENGTH = 300  # characters of a reason, or of how an abort stands, in a line of a text
 _text = MessageTable(
     {
+        # Lines of a text.
+        "by": gettext_lazy("Abort requested by %(who)s, %(time)s, no reason given. %(story)s"),
+        "by_reason": gettext_lazy("Abort requested by %(who)s, %(time)s: “%(reason)s” %(story)s"),
         "requested": gettext_lazy("Abort requested at %(time)s; not sent yet."),
         "sent": gettext_lazy("Abort sent at %(time)s; waiting for Northflank’s response."),
         "resent": gettext_lazy(
@@ -163,6 +170,25 @@ def describe_external(run: Run, abort: Abort | None = None) -> AbortMessage:
     key = "external" if abort is None else "external_after_failure"
     text = _text(key, time=_start_time(start.at, run.created_at, start.is_approximate))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
+
+
+def dated_lines(run: Run, aborts: Sequence[Abort]) -> Iterator[str]:
+    """Yield who aborted a run and why, and how that stands, for a text outside the dashboard.
+
+    `aborts` are those made here, the latest first.
+    """
+    latest = aborts[0] if aborts else None
+    if is_external(latest, run):
+        yield describe_external(run, latest).dated_text
+    for abort in aborts:
+        line = _text(
+            "by_reason" if abort.reason else "by",
+            who=ExternalText(abort.username),
+            time=format_full(abort.requested_at),
+            reason=end_with_period(ExternalText(abort.reason, MAX_PART_LENGTH)),
+            story=ExternalText(describe(abort, run).dated_text, MAX_PART_LENGTH),
+        )
+        yield str(line)
 
 
 def _requested_text(abort: Abort) -> Message:

@@ -27,7 +27,6 @@ from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import ExternalText, MessageTable, RichText, to_text
 
 MAX_LENGTH = 1_500  # characters of a text; Discord takes 2,000 of all
-MAX_REASON_LENGTH = 300
 # What makes a mention in Slack or Discord, and what joins the halves of a link in Markdown: an
 # invisible character after it takes its effect.
 _MARKUP = re.compile(r"[@<]|\](?=\()")
@@ -44,8 +43,6 @@ _text = MessageTable(
     {
         "title": gettext_lazy("%(what)s: %(run)s in %(project)s"),
         "asked": gettext_lazy("Asked for by %(who)s."),
-        "abort": gettext_lazy("Abort requested by %(who)s, no reason given. %(story)s"),
-        "abort_reason": gettext_lazy("Abort requested by %(who)s: “%(reason)s” %(story)s"),
         "left_unread": gettext_lazy("What the abort has left running is not read yet."),
         "test": gettext_lazy("Test of the channel %(channel)s"),
         "test_by": gettext_lazy("Sent by %(who)s from the dashboard of release flows."),
@@ -75,19 +72,12 @@ def of_run(
     root = steps.decode(run.steps)
     timing = concurrency.load_timing(run)
     related = concurrency.load_related_runs(run, _EVERYTHING, timing)
-    headline = summary.build(
-        run,
-        root,
-        timing,
-        blocked_by=len(related.blocked_by),
-        blocks=len(related.blocks),
-        skip_summary=related.skipped_text,
-    )
+    headline = summary.build(run, root, timing, related)
     abort = Abort.objects.filter(run=run).order_by("-pk").first()
     lines = [
         to_text(headline, now),
         *map(str, waiting_for.dated_lines(run, waiting_for.load(run, root))),
-        *_abort_lines(run, abort),
+        *abort_messages.dated_lines(run, [abort] if abort else []),
         *_left_lines(run, root),
     ]
     if requesters:
@@ -151,17 +141,6 @@ def _label(run: Run, event: NoticeEvent, is_over: bool) -> str:
     if not run.is_tracked and event != NoticeEvent.ABORT_OTHERWISE:
         return str(statuses.for_run(run.status, removed=run.has_unknown_end).label)
     return str(_text(_OVER_KEYS.get(event, "over_abort")) if is_over else event.label)
-
-
-def _abort_lines(run: Run, abort: Abort | None) -> Iterator[str]:
-    """Yield who aborted the run and why, and how that stands; `abort` is the latest made here."""
-    if abort_messages.is_external(abort, run):
-        yield abort_messages.describe_external(run, abort).dated_text
-    if abort is not None:
-        story = ExternalText(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
-        key = "abort_reason" if abort.reason else "abort"
-        reason = abort_messages.end_with_period(ExternalText(abort.reason, MAX_REASON_LENGTH))
-        yield str(_text(key, who=ExternalText(abort.username), reason=reason, story=story))
 
 
 def _left_lines(run: Run, root: Node | None) -> Iterator[str]:

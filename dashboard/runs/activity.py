@@ -11,7 +11,6 @@ from datetime import datetime
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import overdue, overdue_messages, statuses, steps
@@ -36,13 +35,10 @@ _text = MessageTable(
         # Translators: “queued” and “for 18 min”.
         "since": gettext_lazy("%(state)s %(since)s"),
         "typical": gettext_lazy("%(state)s (%(typical)s)"),
-        "overdue": gettext_lazy("%(state)s, longer than usual"),
-        "critical": gettext_lazy("%(state)s, over %(factor)s× as long as usual"),
         "blocked_by": lambda n: ngettext(
             "%(state)s, blocked by %(n)d run", "%(state)s, blocked by %(n)d runs", n
         ),
         "attempt_sentence": gettext_lazy("%(attempt)s."),
-        "last_attempt": gettext_lazy("%(attempt)s (last)."),
         # Translators: “in 40 s” or “due now” follows “next”.
         "next_attempt": gettext_lazy("%(attempt)s, next %(until)s."),
         "last_error": gettext_lazy("Last error: %(error)s."),
@@ -88,26 +84,13 @@ class _Activity:
 def describe(run: Run, root: Node | None, timing: StageTiming | None, blocked_by: int) -> RichText:
     """Return what a run in flight is doing; `blocked_by` counts the runs it waits for."""
     activity = _activity(run, root, timing)
-    is_remark = activity.typical and run.overdue_severity and run.overdue_reason == activity.reason
-    step = current_step(run, root)
-    is_repeated = (
-        activity.attempt_text
-        and run.overdue_reason == OverdueReason.LAST_ATTEMPT
-        and step is not None
-        and overdue.is_last_attempt(step)  # not another step beside it
-    )
     state = with_typical(activity.state, activity.typical)
-    if is_remark:
-        if run.overdue_severity == Severity.CRITICAL:
-            state = _text("critical", state=state, factor=overdue_messages.critical_factor())
-        else:
-            state = _text("overdue", state=state)
     if blocked_by and run.status in NOT_STARTED_STATUSES:
         state = _text("blocked_by", state=state, n=blocked_by)
     return join_texts(
         _text("sentence", state=state),
         activity.attempt_text,
-        "" if is_remark or is_repeated else _overdue_text(run, root, timing),
+        _overdue_text(run, overdue.timers(run, root, timing), activity),
     )
 
 
@@ -144,11 +127,13 @@ def _activity_at_step(step: Node, timing: StageTiming | None) -> _Activity:
     )
 
 
-def _overdue_text(run: Run, root: Node | None, timing: StageTiming | None) -> RichText:
+def _overdue_text(run: Run, timers: Iterable[Timer], activity: _Activity) -> RichText:
     """Return in which part the run is overdue, if it is."""
-    timers = overdue.timers(run, root, timing)
     message = overdue_messages.describe(run.overdue_severity, run.overdue_reason, timers)
-    return message.text if message else ""
+    if message is None:
+        return ""
+    is_typical_shown = activity.typical and run.overdue_reason == activity.reason
+    return message.short_text if is_typical_shown else message.text
 
 
 def with_elapsed(state: Message, started_at: datetime | None) -> Message:
@@ -172,9 +157,7 @@ def _attempt_text(step: Node) -> RichText:
     attempt = steps.attempt_text(step).capitalize()
     if not attempt:
         return ""
-    if (step.attempts or 0) >= (step.max_attempts or 0) > 1:
-        text = _text("last_attempt", attempt=attempt)
-    elif step.status == "retrying" and step.next_attempt_at is not None:
+    if step.status == "retrying" and step.next_attempt_at is not None:
         text = _text("next_attempt", attempt=attempt, until=Countdown(step.next_attempt_at))
     else:
         text = _text("attempt_sentence", attempt=attempt)

@@ -32,6 +32,9 @@ class RelatedRuns:
     last_success: Run | None = None  # the stage's latest success
 
 
+NO_RELATED_RUNS = RelatedRuns("")
+
+
 def related_runs(
     run: Run,
     in_flight: Iterable[Run],

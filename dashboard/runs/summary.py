@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.runs import abort_clock, activity, statuses, steps
+from dashboard.runs.concurrency import NO_RELATED_RUNS, RelatedRuns
 from dashboard.texts import durations
 from dashboard.texts.rich_text import (
     ExternalText,
@@ -51,16 +52,9 @@ def build(
     run: Run,
     root: Node | None,
     timing: StageTiming | None,
-    *,
-    blocked_by: int = 0,
-    blocks: int = 0,
-    skip_summary: RichText = "",
+    related: RelatedRuns = NO_RELATED_RUNS,
 ) -> Message:
-    """Return the summary: pipeline, stage, and how the run stands in a sentence or two.
-
-    `blocked_by` and `blocks` count the runs it waits for and those waiting for it;
-    `skip_summary` is how many were skipped meanwhile.
-    """
+    """Return the summary: pipeline, stage, and how the run stands in a sentence or two."""
     if run.concluded:
         state = _concluded_state(run, root, timing)
     elif run.removed_at is not None:
@@ -68,14 +62,14 @@ def build(
     elif run.status == "aborting":
         state = _aborting_state(run, root)
     else:
-        state = activity.describe(run, root, timing, blocked_by)
-    is_blocking = blocks and run.in_flight
-    queue_text = _text("blocks", n=blocks) if is_blocking else ""
+        state = activity.describe(run, root, timing, len(related.blocked_by))
+    is_blocking = related.blocks and run.in_flight
+    queue_text = _text("blocks", n=len(related.blocks)) if is_blocking else ""
     return _text(
         "summary",
         pipeline=ExternalText(str(run.stage.pipeline)),
         stage=run.stage.name,
-        state=join_texts(state, queue_text, skip_summary),
+        state=join_texts(state, queue_text, related.skipped_text),
     )
 
 

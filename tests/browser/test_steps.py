@@ -73,23 +73,6 @@ def test_timeline_axis_extends_with_time(run: Run, sign_in: OpenPage) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
-def test_step_that_becomes_overdue_shows_text_and_changes_color(
-    sign_in: OpenPage, live: Live
-) -> None:
-    page = sign_in("viewer", factories.address(create_long_run(migrate_duration=minutes(1))))
-    migrate = step(page, "migrate")
-    expect(migrate).to_have_attribute("data-severity", "0")
-    assert migrate.get_by_text("longer than usual").filter(visible=True).count() == 0
-    fill = migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill")
-    # The limits that the server rendered are moved into the past.
-    migrate.evaluate("step => { step.dataset.overdueAt = step.dataset.criticalAt = 1 }")
-    expect(migrate.get_by_text("over 3× as long as usual")).to_be_visible()
-    expect(migrate).to_have_attribute("data-severity", "2")
-    assert migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill") != fill
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
 def test_step_groups_keep_open_state_focus_and_scroll_on_update(
     run: Run, sign_in: OpenPage, live: Live
 ) -> None:

@@ -8,9 +8,10 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.models import NoticeMessage
+from dashboard.models import Abort, NoticeMessage
 from dashboard.models.notices import NoticeEvent
 from dashboard.notices import texts
+from dashboard.texts.local_time import format_full
 from tests.support import factories
 
 JOINER = "\u2060"
@@ -30,9 +31,10 @@ def test_message_says_how_the_run_stands_who_aborted_it_and_why(
     settings.BASE_URL = "https://flows.example"
     message = message_about_abort(manager, reason="It hangs.", settled_at=timezone.now())
     assert message.title == "Abort ended otherwise than asked: Basket totals 4719 in Shop"
+    requested = f"Abort requested by manager, {format_full(Abort.objects.get().requested_at)}"
     assert message.body.splitlines() == [
         "Checkout / Production: running for 1 min. Blocks 1 run.",
-        "Abort requested by manager: “It hangs.” Northflank refused: No permission.",
+        f"{requested}: “It hangs.” Northflank refused: No permission.",
         "https://flows.example/projects/shop/pipelines/checkout/release-flows/production/runs/r1/",
     ]
     assert message.payload["run"]["id"] == "r1"

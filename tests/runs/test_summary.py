@@ -14,6 +14,7 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import activity, overdue
 from dashboard.runs import summary as run_summary
+from dashboard.runs.concurrency import RelatedRuns
 from dashboard.runs.overdue import OverdueReason
 from dashboard.texts.rich_text import (
     Countdown,
@@ -201,7 +202,7 @@ CASES: dict[str, Case] = {
         attempt="Attempt 2 of 3",
     ),
     "step at its last attempt": case(
-        "step since sentence last_attempt error_code last_error",
+        "step since sentence attempt_sentence error_code last_error",
         run("retrying"),
         tree(retried(3, in_seconds=None, error_code=137)),
         step="migrate",
@@ -210,7 +211,7 @@ CASES: dict[str, Case] = {
         code=137,
     ),
     "invalid attempts": case(
-        "step since sentence last_attempt",
+        "step since sentence attempt_sentence",
         run("retrying"),
         tree(retried(4, in_seconds=None)),
         step="migrate",
@@ -294,7 +295,7 @@ CASES: dict[str, Case] = {
     "retrying": case("retrying since sentence", run("retrying"), timing=TIMING, since=5),
     # Overdue
     "overdue step": case(
-        "step since typical overdue sentence",
+        "step since typical sentence longer step sentence",
         run(**overdue_fields(OverdueReason.STEP)),
         tree(step()),
         TIMING,
@@ -303,7 +304,7 @@ CASES: dict[str, Case] = {
         typical=STEP_TYPICAL,
     ),
     "critical step": case(
-        "step since typical critical sentence",
+        "step since typical sentence times_as_long step sentence",
         run(**overdue_fields(OverdueReason.STEP, Severity.CRITICAL)),
         tree(step()),
         TIMING,
@@ -323,7 +324,7 @@ CASES: dict[str, Case] = {
         typical=RUN_TYPICAL,
     ),
     "overdue run": case(
-        "running since typical overdue sentence",
+        "running since typical sentence longer run sentence",
         run(**overdue_fields(OverdueReason.RUN)),
         timing=TIMING,
         since=20,
@@ -336,7 +337,7 @@ CASES: dict[str, Case] = {
         limit="60 min",
     ),
     "overdue in the queue": case(
-        "queued since typical overdue sentence",
+        "queued since typical sentence longer queue sentence",
         run("queued", started=None, **overdue_fields(OverdueReason.QUEUE)),
         timing=TIMING,
         since=21,
@@ -359,8 +360,8 @@ CASES: dict[str, Case] = {
         since=18,
         typical=RUN_TYPICAL,
     ),
-    "last attempt is shown once": case(
-        "step since sentence last_attempt",
+    "last attempt": case(
+        "step since sentence attempt_sentence last_attempt sentence",
         run("retrying", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
         tree(retried(3)),
         step="migrate",
@@ -541,14 +542,10 @@ def summary(
     blocks: int = 0,
     skip_summary: RichText = "",
 ) -> Message:
-    return run_summary.build(
-        subject,
-        root,
-        timing,
-        blocked_by=blocked_by,
-        blocks=blocks,
-        skip_summary=skip_summary,
+    related = RelatedRuns(
+        "", (subject,) * blocked_by, (subject,) * blocks, skipped_text=skip_summary
     )
+    return run_summary.build(subject, root, timing, related)
 
 
 @pytest.mark.parametrize(("subject", "root", "timing", "keys", "params"), CASES.values(), ids=CASES)

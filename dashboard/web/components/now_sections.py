@@ -15,7 +15,7 @@ from dashboard.models.runs import RunQuerySet
 from dashboard.runs import failures
 from dashboard.runs.attention import AttentionRun
 from dashboard.texts.rich_text import Message, MessageTable, join_texts
-from dashboard.web.components import headings, in_flight
+from dashboard.web.components import in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
@@ -23,7 +23,6 @@ from dashboard.web.components.lists.empty_states import EmptyState
 from dashboard.web.components.runs import row_queries
 from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.runs.run_section import RunsBelow, RunSection
-from dashboard.web.http import links
 
 # Rows per table; a longer page can no longer be read at a glance.
 MAX_IN_FLIGHT = 200
@@ -189,13 +188,7 @@ class NowSections:
                     behind.setdefault(ahead.pk, []).append(waiting_run)
                     break
         return {
-            pk: RunsBelow(
-                *("waiting", pk, len(runs)),
-                [
-                    (headings.run_title(run), links.run_url(run), None)
-                    for run in runs[:MAX_LINKS_BELOW]
-                ],
-            )
+            pk: RunsBelow("waiting", pk, len(runs), runs[:MAX_LINKS_BELOW])
             for pk, runs in behind.items()
         }
 
@@ -207,12 +200,10 @@ def _same_cause(groups: Iterable[Sequence[RowKey]]) -> Mapping[int, RunsBelow]:
     runs = {run.pk: run for run in row_queries.load_runs(shown)} if shown else {}
     return {
         first: RunsBelow(
-            *("same-cause", pks[-1], len(pks)),
-            [
-                (headings.run_title(run), links.run_url(run), run.ended_at)
-                for pk in pks[:MAX_LINKS_BELOW]
-                if (run := runs.get(pk)) is not None
-            ],
+            "same-cause",
+            pks[-1],
+            len(pks),
+            [runs[pk] for pk in pks[:MAX_LINKS_BELOW] if pk in runs],
         )
         for first, pks in others.items()
     }

@@ -27,7 +27,6 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     template_context: dict[str, Any] = {}
     if isinstance(exception, PageNotFound):
         template_context = {"message": exception.message, "links": exception.links}
-        template_context |= exception.template_context
     return render(request, "errors/404.html", template_context, status=404)
 
 

@@ -4,7 +4,6 @@ The response is the same for objects that do not exist and those that the user m
 """
 
 from functools import lru_cache
-from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet, TextField
@@ -39,12 +38,10 @@ _text = MessageTable(
 class PageNotFound(Http404):
     """A 404 for a URL without an object, with links to continue."""
 
-    def __init__(self, message: RichText, *links: tuple[str, str], **template_context: Any) -> None:
-        """Add `template_context` to the context of the 404 page."""
+    def __init__(self, message: RichText, *links: tuple[str, str]) -> None:
         super().__init__(to_text(message))
         self.message = message
         self.links = links
-        self.template_context = template_context
 
 
 def get_group_or_404(key: int) -> Group | None:
@@ -103,17 +100,16 @@ def _stage_query(permissions: Permissions) -> PreparedModels[Stage]:
     )
 
 
-def run_not_found(
-    stage: Stage,
-    run_id: str,
-    reason: RichText = "",
-    *links: tuple[str, str],
-    **template_context: Any,
-) -> PageNotFound:
-    """Return the exception for a run that is not in the mirror; arguments as for PageNotFound."""
+def run_not_found(stage: Stage, run_id: str, reason: RichText = "") -> PageNotFound:
+    """Return the exception for a run that is not in the mirror."""
     message = join_texts(_text("run", run=run_id, stage=str(stage)), reason)
     runs_link = (_("Runs of %(stage)s") % {"stage": stage}, stage_url(stage))
-    return PageNotFound(message, runs_link, *links, **template_context)
+    return PageNotFound(message, runs_link, search_link(run_id))
+
+
+def search_link(run_id: str) -> tuple[str, str]:
+    """Return label and address of the search for a run, which leads to it if it is known."""
+    return _("Search all stages"), reverse("run_search", args=[run_id])
 
 
 def get_run_or_404(

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts import stars
@@ -82,8 +83,13 @@ class PipelinePage(Page):
             self.snapshot.attention,
             runs_per_stage=RUNS_PER_STAGE,
         )
-        charts = history_charts.render_charts(self.stages)
-        return stage_cell.load_rows(cells, history_charts=charts)
+        stage_cell.load_rows(cells)
+        return cells
+
+    @cached_property
+    def charts(self) -> dict[int, SafeString]:
+        """The history charts of the stages, by stage key."""
+        return history_charts.render_charts(self.stages)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         starred = stars.starred(sign_in.signed_in_user(request))
@@ -93,12 +99,17 @@ class PipelinePage(Page):
             "is_starred": self.pipeline in starred,
             "removal": self.removal,
             "abort_all": self._abort_all,
-            "stages": self.cells,
+            "stages": [(cell, self.charts[cell.stage.pk]) for cell in self.cells],
         }
 
     def own_status_parts(self) -> list[LivePart]:
         return [
-            render_part(f"stage-{cell.stage.pk}", "pages/pipeline.html#stage", stage=cell)
+            render_part(
+                f"stage-{cell.stage.pk}",
+                "pages/pipeline.html#stage",
+                stage=cell,
+                chart=self.charts[cell.stage.pk],
+            )
             for cell in self.cells
         ]
 

@@ -35,7 +35,6 @@ from dashboard.web.components.runs import (
     log_panel,
     related_runs,
     removed_notice,
-    run_not_found,
     run_row,
     timeline,
 )
@@ -84,7 +83,7 @@ def _read_linked_run(
     removal = removed_notice.for_pipeline(stage.pipeline)
     if removal is not None or requests.has_no_runs(stage):
         reason = removal.text if removal is not None else ""
-        raise run_not_found.not_found_in_stage(stage, user_permissions, run_id, reason)
+        raise lookup.run_not_found(stage, run_id, reason)
     get_token(request)  # the middleware sets the CSRF cookie before the run is read, not after
 
     def render_found(reason: str | None) -> HttpResponse:
@@ -92,7 +91,7 @@ def _read_linked_run(
         project, pipeline, name = links.stage_url_args(stage)
         run = lookup.find_run(user_permissions, project, pipeline, name, run_id)
         if run is None:
-            raise run_not_found.not_found_in_stage(stage, user_permissions, run_id, reason or "")
+            raise lookup.run_not_found(stage, run_id, reason or "")
         return _run_response(request, snapshot, run)
 
     return Deferred(
@@ -154,14 +153,7 @@ class RunCard:
             overdue.timers(run, root, timing),
             acknowledged_by.active(run_acknowledgements),
         )
-        headline = run_summary.build(
-            run,
-            root,
-            timing,
-            blocked_by=len(related.blocked_by),
-            blocks=len(related.blocks),
-            skip_summary=related.skipped_text,
-        )
+        headline = run_summary.build(run, root, timing, related)
         url = links.absolute_url(row.urls.page)
         waiting = waiting_for.load(run, root)
         left = left_running.panel(run, root, permission)

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
@@ -16,11 +16,12 @@ from dashboard.accounts import permissions
 from dashboard.models import Stage
 from dashboard.sync import requests
 from dashboard.sync.requests import SearchProgress
-from dashboard.texts.rich_text import ExternalText, MessageTable
+from dashboard.texts.rich_text import ExternalText, MessageTable, join_texts
 from dashboard.web.components.elements import rich_text
-from dashboard.web.components.runs import run_not_found
 from dashboard.web.http import links, lookup, run_hints
+from dashboard.web.http.lookup import PageNotFound
 from dashboard.web.http.responses.htmx import is_htmx, render_page
+from dashboard.web.http.run_hints import Candidates
 
 # Seconds between refreshes of the progress page, while stages are read for it and afterwards.
 REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
@@ -30,7 +31,14 @@ _text = MessageTable(
     {
         "other_location": gettext_lazy(
             "The address of run “%(run)s” names another location: %(place)s."
-        )
+        ),
+        "not_found": gettext_lazy("Run “%(run)s” not found."),
+        "not_in_stages": lambda n: ngettext(
+            "It is not among the newest 100 runs of the one stage searched.",
+            "It is not among the newest 100 runs of any of the %(n)s stages searched.",
+            n,
+        ),
+        "may_be_deleted": gettext_lazy("It may have been deleted, or the link is incomplete."),
     }
 )
 
@@ -67,8 +75,19 @@ def run_search(request: HttpRequest, run_id: str) -> HttpResponse:
     elif progress.is_exhausted:
         if reload_response := _reload_response(request):
             return reload_response
-        raise run_not_found.not_found(request, user_permissions, run_id, candidates)
+        raise _not_found(run_id, candidates)
     return _progress_response(request, run_id, progress)
+
+
+def _not_found(run_id: str, candidates: Candidates) -> PageNotFound:
+    """Return the 404 for a finished search: the stages searched, and a link to continue."""
+    n = len(candidates.stage_keys)
+    message = join_texts(
+        _text("not_found", run=run_id),
+        _text("not_in_stages", n=n) if n else "",
+        _text("may_be_deleted"),
+    )
+    return PageNotFound(message, *([lookup.search_link(run_id)] if candidates.is_narrowed else []))
 
 
 def _progress_response(request: HttpRequest, run_id: str, search: SearchProgress) -> HttpResponse:

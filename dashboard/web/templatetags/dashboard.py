@@ -17,7 +17,7 @@ from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.texts import durations
 from dashboard.web.components import elements, headings, help_links, macros
 from dashboard.web.components.tab_title import Icon
-from dashboard.web.http import database_outage
+from dashboard.web.http import database_outage, links
 
 register = template.Library()
 
@@ -25,6 +25,7 @@ register = template.Library()
 register.filter("attribute", elements.attribute, is_safe=True)
 register.filter("heading", headings.cut)
 register.filter("run_title", headings.run_title)
+register.filter("run_url", links.run_url)
 register.simple_tag(elements.age)
 register.simple_tag(elements.clock)
 register.simple_tag(elements.dated_clock)

@@ -243,8 +243,6 @@ def test_of_steps_around_a_late_one_only_that_one_is_late() -> None:
             node("Workflow", late, ref="release", started_at=T0, **fields), timing=timing
         ).steps
         assert [row.overdue_severity for row in flatten((group,))] == [0, 2]
-        assert group.bar is not None
-        assert group.bar.overdue_at == 0
 
 
 # --- the axis ----------------------------------------------------------------------------------
@@ -280,12 +278,6 @@ def test_axis_extends_to_typical_end_of_current_step() -> None:
 def test_timeline_of_unstarted_run_has_no_axis_and_no_bars() -> None:
     queued = timeline_of(node(), started_at=None)
     assert (queued.axis, bar_positions(queued)) == (None, [])
-
-
-def test_bar_has_overdue_and_critical_limits() -> None:
-    bar = step_row(node(status="waiting", started_at=at(1)), TIMING).bar
-    assert bar is not None
-    assert (bar.overdue_at, bar.critical_at) == (60 + 240, 60 + 360)
 
 
 # --- folding -----------------------------------------------------------------------------------

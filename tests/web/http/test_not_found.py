@@ -7,7 +7,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
-from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Grant, Run, Stage
 from tests.support import factories
@@ -140,16 +139,6 @@ def make_unreadable(stage: Stage, kind: str) -> None:
         removed = pipeline if kind == "pipeline" else pipeline.project
         removed.removed_at = REMOVED_AT
         removed.save()
-
-
-def run_links(html: LexborHTMLParser) -> dict[str, Run]:
-    """Return the runs that a 404 page links to, by the text of the link."""
-    runs = {factories.address(run): run for run in Run.objects.with_stage()}
-    return {
-        text_of(link): runs[address]
-        for link in html.css("[data-reason] ~ * a")
-        if (address := link.attributes["href"] or "") in runs
-    }
 
 
 def other_location(client: Client, address: str) -> str:

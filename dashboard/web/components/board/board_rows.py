@@ -105,10 +105,8 @@ def render_cells(
 
 
 def _render(cells: Collection[StageCell]) -> dict[int, SafeString]:
-    return {
-        cell.stage.pk: macros.render("board.html#cell", cell)
-        for cell in stage_cell.load_rows(cells)
-    }
+    stage_cell.load_rows(cells)
+    return {cell.stage.pk: macros.render("board.html#cell", cell) for cell in cells}
 
 
 def _cache_key(cell: StageCell, ended: Mapping[int, int | None]) -> str:

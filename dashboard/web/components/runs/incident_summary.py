@@ -28,7 +28,6 @@ from dashboard.texts.rich_text import (
 
 MAX_LISTED = 5  # runs; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error
-MAX_REASON_LENGTH = 300  # characters of a reason or an abort message
 _text = MessageTable(
     {
         "run": gettext_lazy("Run: %(run)s"),
@@ -45,13 +44,7 @@ _text = MessageTable(
         "acknowledged": gettext_lazy("Acknowledged by %(who)s since %(since)s"),
         "blocks": gettext_lazy("Blocks: %(runs)s"),
         "more": lambda n: ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", n),
-        "last_success": gettext_lazy("Latest success in this stage: %(run)s"),
-        "last_success_concluded": gettext_lazy(
-            "Latest success in this stage: %(run)s, ended %(time)s"
-        ),
-        "abort": gettext_lazy("Abort: %(story)s"),
-        "requested": gettext_lazy("Requested by %(who)s, %(time)s, no reason given"),
-        "requested_reason": gettext_lazy("Requested by %(who)s, %(time)s: “%(reason)s”"),
+        "last_success": gettext_lazy("Latest success in this stage: %(run)s, ended %(time)s"),
     }
 )
 
@@ -61,7 +54,7 @@ def build(
     root: Node | None,
     headline: RichText,
     related: RelatedRuns,
-    aborts: Iterable[Abort],
+    aborts: Sequence[Abort],
     acknowledgements: Iterable[Acknowledgement] = (),
     waiting: WaitingFor | None = None,
     left: Iterable[Work] = (),
@@ -79,7 +72,7 @@ def build(
         *map(left_running.dated_line, left),
         *_acknowledgement_lines(acknowledgements),
         *_related_run_lines(related, run),
-        *_abort_lines(run, aborts),
+        *abort_messages.dated_lines(run, aborts),
         separator="\n",
     )
     return (headline, "\n\n", lines, "\n\n", Link(url))
@@ -145,34 +138,14 @@ def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[Message]:
         yield _text("blocks", runs=_list_runs(related.blocks))
     last_success = related.last_success
     if last_success is not None and last_success.pk != run.pk:
-        name, time = _run_name(last_success), last_success.concluded_at
-        if time is None:
-            yield _text("last_success", run=name)
-        else:
-            yield _text("last_success_concluded", run=name, time=format_full(time))
+        time = format_full(last_success.ended_at)
+        yield _text("last_success", run=_run_name(last_success), time=time)
 
 
 def _list_runs(runs: Sequence[Run]) -> Message | str:
     names = ", ".join(_run_name(run) for run in runs[:MAX_LISTED])
     more = len(runs) - MAX_LISTED
     return _text("more", runs=names, n=more) if more > 0 else names
-
-
-def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[RichText]:
-    aborts = list(aborts)
-    latest = aborts[0] if aborts else None
-    if abort_messages.is_external(latest, run):
-        yield _text("abort", story=abort_messages.describe_external(run, latest).dated_text)
-    for abort in aborts:
-        story = _line(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
-        yield _text("abort", story=story)
-        request = _text(
-            "requested_reason" if abort.reason else "requested",
-            who=_line(abort.username),
-            time=format_full(abort.requested_at),
-            reason=_line(abort.reason, MAX_REASON_LENGTH),
-        )
-        yield ("  ", request)
 
 
 def _run_name(run: Run) -> str:

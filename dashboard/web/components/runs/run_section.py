@@ -6,12 +6,12 @@ for each row that the page has already (see `fill`).
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from dashboard.models import Run
 from dashboard.texts.rich_text import Message, RichText
 from dashboard.web.components.lists.empty_states import EmptyState
 from dashboard.web.components.runs.row_queries import RowKey
@@ -26,11 +26,11 @@ class RunsBelow:
     kind: str  # "waiting", "same-cause"
     key: int  # of the run that keeps them in place while others come: of the row, or of the last
     count: int
-    links: list[tuple[str, str, datetime | None]]  # (title, address, end) of the first ones
+    runs: list[Run]  # the first ones
 
     @property
     def more_count(self) -> int:
-        return self.count - len(self.links)
+        return self.count - len(self.runs)
 
 
 @dataclass(frozen=True, slots=True)

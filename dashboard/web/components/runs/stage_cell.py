@@ -1,12 +1,10 @@
 """Stage cells, for the board and for a pipeline's page."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from functools import cache
 
 from django.db.models import OuterRef, Subquery
-from django.utils.safestring import SafeString
 
 from dashboard.accounts.permissions import Permission
 from dashboard.db.prepared import Keys, PreparedQuery
@@ -17,7 +15,6 @@ from dashboard.models.runs import RunQuerySet
 from dashboard.runs import acknowledgements, overdue_messages, releases
 from dashboard.runs.attention import AttentionRun
 from dashboard.runs.overdue_messages import OverdueMessage
-from dashboard.web.components import headings
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import acknowledged_by, run_row
 from dashboard.web.components.runs.run_row import RunRow
@@ -27,7 +24,7 @@ _ORDER = {name: position for position, name in enumerate(StageName.values)}
 DENIED = Permission(False)  # for rows on pages without an abort button
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageCell:
     """One stage with the runs that its cell shows, and what else decides the cell's content."""
 
@@ -41,7 +38,6 @@ class StageCell:
     released: RunRow | None = None  # that of `success`, once it is loaded
     missing: list[Run] = field(default_factory=list)  # of releases that it lacks: runs/releases.py
     is_same_release: bool = False  # as `before` has
-    history_chart: str = ""  # rendered; may be empty
 
     @property
     def state(self) -> str:
@@ -65,11 +61,6 @@ class StageCell:
     def latest(self) -> RunRow | None:
         """`run`, unless it is what is released."""
         return self.run if self.run and self.run.run.pk != self.success else None
-
-    @property
-    def missing_links(self) -> list[tuple[str, str, datetime]]:
-        """Title, address and end of the runs of `missing`."""
-        return [(headings.run_title(run), links.run_url(run), run.ended_at) for run in self.missing]
 
     @property
     def more_in_flight(self) -> int:
@@ -130,10 +121,8 @@ def find_cells(
     return cells
 
 
-def load_rows(
-    cells: Collection[StageCell], *, history_charts: Mapping[int, SafeString] | None = None
-) -> list[StageCell]:
-    """Return the cells with the rows of their runs; `history_charts` are by stage key."""
+def load_rows(cells: Iterable[StageCell]) -> None:
+    """Load the rows of the runs of cells, and compare what is released."""
     stages = {cell.stage.pk: cell.stage for cell in cells}
     compared = {
         cell.before.stage.pk: cell.before.stage
@@ -143,26 +132,13 @@ def load_rows(
     ahead = _load_successes(stages | compared, compared)
     shown = {pk for cell in cells for pk in (*(pk for pk, _ in cell.runs), cell.success) if pk}
     rows = {run.pk: run_row.build_row(run, DENIED, None) for run in _load_runs(stages, shown)}
-    return [_with_rows(cell, rows, ahead, history_charts or {}) for cell in cells]
-
-
-def _with_rows(
-    cell: StageCell,
-    rows: Mapping[int, RunRow],
-    ahead: Mapping[int, list[Run]],
-    charts: Mapping[int, SafeString],
-) -> StageCell:
-    """Return a cell with its rows; `ahead` are the successes of the stages before, by stage key."""
-    released = rows.get(cell.success or 0)
-    before = ahead[cell.before.stage.pk] if released and cell.before else []
-    return replace(
-        cell,
-        rows=[rows[pk] for pk, _version in cell.runs if pk in rows],
-        released=released,
-        missing=releases.missing(released.run, before) if released else [],
-        is_same_release=bool(released and before and releases.is_same(released.run, before[0])),
-        history_chart=charts.get(cell.stage.pk, ""),
-    )
+    for cell in cells:
+        cell.rows = [rows[pk] for pk, _version in cell.runs if pk in rows]
+        cell.released = rows.get(cell.success or 0)
+        before = ahead[cell.before.stage.pk] if cell.released and cell.before else []
+        if cell.released and before:
+            cell.missing = releases.missing(cell.released.run, before)
+            cell.is_same_release = bool(releases.is_same(cell.released.run, before[0]))
 
 
 def _state(stage: Stage) -> str:

@@ -31,8 +31,6 @@ class StepBar:
     start: int
     length: int
     typical_seconds: int  # p95 of the typical duration; 0: unknown, or not shown
-    overdue_at: int  # 0: unknown, or not in progress
-    critical_at: int  # 0: unknown, or not in progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,12 @@ class StepRow:
         return bool(self.duration) or self.is_counting
 
     @property
-    def may_be_overdue(self) -> bool:
-        """Whether the step took longer than usual or, while it is in progress, may do so."""
-        return bool(self.overdue_severity or (self.bar and self.bar.overdue_at))
+    def overdue_text(self) -> str:
+        """That the step takes, or took, longer than usual; empty: it did not."""
+        if self.overdue_severity == Severity.CRITICAL:
+            factor = overdue_messages.critical_factor()
+            return _("over %(factor)s× as long as usual") % {"factor": factor}
+        return _("longer than usual") if self.overdue_severity else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,6 @@ class Timeline:
     steps: tuple[StepRow, ...] = ()
     axis: Axis | None = None
     is_running: bool = False
-
-    @property
-    def critical_note(self) -> str:
-        """What CSS shows beside a step that is overdue by the second factor."""
-        return _("over %(factor)s× as long as usual") % {
-            "factor": overdue_messages.critical_factor()
-        }
 
     @property
     def has_growing_axis(self) -> bool:
@@ -217,9 +211,7 @@ def _build_row(
         if typical and (run.in_flight or duration is not None)
         else "",
         overdue_severity=int(severity),
-        bar=_build_bar(node, axis, duration, typical, is_running=is_running, is_judged=is_judged)
-        if axis
-        else None,
+        bar=_build_bar(node, axis, duration, typical) if axis else None,
         is_current=is_current,
         is_unfolded=not is_long or is_relevant or is_running or is_pending,
         is_relevant=is_relevant,
@@ -248,33 +240,15 @@ def _duration(node: Node, *, is_running: bool, now: datetime) -> timedelta | Non
 
 
 def _build_bar(
-    node: Node,
-    axis: Axis,
-    duration: timedelta | None,
-    typical: TypicalDuration | None,
-    *,
-    is_running: bool,
-    is_judged: bool,
+    node: Node, axis: Axis, duration: timedelta | None, typical: TypicalDuration | None
 ) -> StepBar | None:
     if node.started_at is None:
         return None
     # At least one second, so that the bar is visible.
     start = min(axis.position(node.started_at), axis.seconds - 1)
     end = axis.position(node.started_at + (duration or timedelta()))
-    is_approval = steps.awaited_kind(node) == steps.APPROVAL
-    overdue_at, critical_at = (
-        typical.deadlines(node.started_at) if is_running and is_judged and typical else (None, None)
-    )
-    return StepBar(
-        start=start,
-        length=max(end - start, 1),
-        typical_seconds=min(_whole_seconds(typical.p95), axis.seconds - start)
-        if typical and not is_approval
-        else 0,
-        overdue_at=_whole_seconds(overdue_at - axis.started_at) if overdue_at else 0,
-        critical_at=_whole_seconds(critical_at - axis.started_at) if critical_at else 0,
-    )
-
-
-def _whole_seconds(duration: timedelta) -> int:
-    return max(round(duration.total_seconds()), 1)
+    typical_seconds = 0
+    if typical and steps.awaited_kind(node) != steps.APPROVAL:
+        whole_seconds = max(round(typical.p95.total_seconds()), 1)
+        typical_seconds = min(whole_seconds, axis.seconds - start)
+    return StepBar(start, max(end - start, 1), typical_seconds)
