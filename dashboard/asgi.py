@@ -55,7 +55,7 @@ class PooledASGIHandler(ASGIHandler):
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="django")
         # Anybody can send any number of sign-ins: they wait for each other, not pages for them.
         self.sign_in_executor = ThreadPoolExecutor(1, thread_name_prefix="sign-in")
-        executors = dict.fromkeys(("login", "admin:login"), self.sign_in_executor)
+        executors = {"login": self.sign_in_executor}
         if settings.OIDC_ISSUER:
             # These wait for an identity provider: neither pages nor passwords wait for it.
             oidc_executor = ThreadPoolExecutor(4, thread_name_prefix="oidc")

@@ -213,7 +213,6 @@ FORCE_SCRIPT_NAME = _path or None
 ROOT_URLCONF = "dashboard.urls"
 ASGI_APPLICATION = "dashboard.asgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.messages",
@@ -305,7 +304,7 @@ OIDC_GROUPS_CLAIM = _text("OIDC_GROUPS_CLAIM").strip()
 OIDC_GROUP_MAP: dict[str, str] = _mapping("OIDC_GROUP_MAP")
 OIDC_ALLOWED_DOMAINS = [domain.lower() for domain in _list("OIDC_ALLOWED_DOMAINS")]
 if OIDC_ISSUER:
-    # Before ours, whose admin takes theirs away. Their tables exist after another `migrate`.
+    # Their tables exist after another `migrate`.
     INSTALLED_APPS[-1:-1] = ["allauth.account", "allauth.socialaccount"]
     MIDDLEWARE.append("allauth.account.middleware.AccountMiddleware")
     AUTHENTICATION_BACKENDS.append("dashboard.accounts.authentication.oidc_account.OIDCBackend")
@@ -367,7 +366,7 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False
-WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in the admin's CSS
+WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash
 
 # --- Metrics ------------------------------------------------------------------------------------
 

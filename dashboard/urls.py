@@ -1,7 +1,6 @@
 """URL routes. They mirror Northflank's API, so that an API path gives the page's address."""
 
 from django.conf import settings
-from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
@@ -22,7 +21,7 @@ from dashboard.web.pages.accounts.my_account import (
     my_account,
     token_revoke,
 )
-from dashboard.web.pages.accounts.sign_in import SignInView, admin_sign_in
+from dashboard.web.pages.accounts.sign_in import SignInView
 from dashboard.web.pages.accounts.sign_out import SignOutView
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.away import away
@@ -53,6 +52,7 @@ from dashboard.web.pages.run_search import run_search
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
+from dashboard.web.pages.stage_durations import stage_durations
 from dashboard.web.pages.stars import change_star
 from dashboard.web.pages.trends import trends, trends_export
 
@@ -75,6 +75,7 @@ run_urls: list[URLPattern | URLResolver] = [
 stage_urls: list[URLPattern | URLResolver] = [
     path("", stage, name="stage"),
     path("refresh/", refresh_stage, name="refresh_stage"),
+    path("durations/", stage_durations, name="stage_durations"),
     path("trends/", trends, name="stage_trends"),
     path("trends/export.csv", trends_export, name="stage_trends_csv"),
     path("views/", create_saved_view, name="saved_view_create"),
@@ -161,11 +162,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),
     path("accounts/logout/", login_not_required(SignOutView.as_view()), name="logout"),
-    path("admin/login/", admin_sign_in),
-    # Django's would check passwords beside the queue, without a throttle.
-    path("admin/password_change/", RedirectView.as_view(pattern_name="my_account")),
-    path("admin/logout/", login_not_required(SignOutView.as_view())),
-    path("admin/", admin.site.urls),
 ]
 
 if settings.OIDC_ISSUER:

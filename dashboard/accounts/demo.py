@@ -64,7 +64,7 @@ def enable() -> None:
         if created or user.has_usable_password():
             user.set_unusable_password()
         user.is_active = True
-        user.is_staff = user.is_superuser = name == ADMINISTRATOR
+        user.is_superuser = name == ADMINISTRATOR
         user.save()
         user.groups.set([demo_group, *Group.objects.filter(name__in=groups)])
 
@@ -73,5 +73,5 @@ def disable() -> None:
     """Deactivate demo accounts left over from sandbox use; this also ends their sessions."""
     for user in _accounts():
         user.set_unusable_password()
-        user.is_active = user.is_staff = user.is_superuser = False
+        user.is_active = user.is_superuser = False
         user.save()

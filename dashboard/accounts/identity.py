@@ -57,7 +57,7 @@ def facts() -> list[QuerySet[Any, Any]]:
             "session_data"
         ),
         User.objects.filter(pk=USER).values_list(
-            "username", "password", "is_active", "is_staff", "is_superuser"
+            "username", "password", "is_active", "is_superuser"
         ),
         User.groups.through.objects.filter(user=USER).values_list(
             Texts(joined("group_id", "group__name"))

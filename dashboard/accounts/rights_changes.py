@@ -133,7 +133,6 @@ def _load_accounts(keys: Collection[int]) -> dict[int, State]:
         user.pk: {
             "name": user.username,
             "active": user.is_active,
-            "staff": user.is_staff,
             "superuser": user.is_superuser,
             "proxy": hasattr(user, "proxy_account"),  # whether the proxy signs it in
             "groups": sorted(group.name for group in user.groups.all()),

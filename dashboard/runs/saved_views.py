@@ -1,7 +1,8 @@
 """Save the filter of a stage's page under a name, as a private or a shared view.
 
-Owners edit their views; sharing needs staff, or abort permission somewhere, and only staff delete
-shared views of others. No run changes with a view, but pages do: it counts as a visible change.
+Owners edit their views; sharing needs a superuser, or abort permission somewhere, and only
+superusers delete shared views of others. No run changes with a view, but pages do: it counts as a
+visible change.
 """
 
 from collections.abc import Sequence
@@ -51,13 +52,13 @@ def _default_query() -> PreparedModels[SavedView]:
 
 
 def may_share(user: User, user_permissions: Permissions) -> bool:
-    """Return whether the user may share views: staff, or with abort permission somewhere."""
-    return user.is_staff or user_permissions.can_abort_anywhere
+    """Return whether the user may share views: a superuser, or with abort permission somewhere."""
+    return user.is_superuser or user_permissions.can_abort_anywhere
 
 
 def may_delete(user: User, view: SavedView) -> bool:
-    """Return whether the user may delete a view: their own, or as staff any shared one."""
-    return view.owner_id == user.pk or (user.is_staff and view.shared)
+    """Return whether the user may delete a view: their own, or as a superuser any shared one."""
+    return view.owner_id == user.pk or (user.is_superuser and view.shared)
 
 
 def save(
@@ -76,7 +77,7 @@ def save(
     if len(query) > SavedView.QUERY_LENGTH:
         raise SavedViewError(_("This filter is too long to save."))
     if shared and not may_share(user, user_permissions):
-        raise NotAllowed(_("Only staff and users who can abort runs can share views."))
+        raise NotAllowed(_("Only superusers and users who can abort runs can share views."))
     with transaction.atomic():
         ChangeCounter.take(1)
         # Locks the user: two concurrent requests must not exceed the limit.

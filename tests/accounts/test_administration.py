@@ -52,7 +52,6 @@ def on_call(db: None) -> Group:
 def settings_of(user: User, **changes: object) -> AccountSettings:
     values = {
         "is_active": user.is_active,
-        "is_staff": user.is_staff,
         "is_superuser": user.is_superuser,
         "group_keys": frozenset(user.groups.values_list("pk", flat=True)),
     }
@@ -106,10 +105,6 @@ def test_administrators_are_superusers(root: Author, viewer: User) -> None:
     assert not administrators.may_administer(viewer)
 
 
-def test_staff_is_no_administrator(db: None) -> None:
-    assert not administrators.may_administer(User.objects.create_user("staff", is_staff=True))
-
-
 def test_former_administrator_changes_nothing(ada: Author, viewer: User) -> None:
     User.objects.filter(pk=ada.user.pk).update(is_superuser=False)
     with raises(NotAllowed, "administrator_no_longer"):
@@ -131,7 +126,7 @@ def test_nothing_is_changed_in_read_only_mode(
 
 
 def test_added_account_is_recorded_with_its_state(root: Author, on_call: Group) -> None:
-    wanted = AccountSettings(True, False, False, frozenset({on_call.pk}))
+    wanted = AccountSettings(True, False, frozenset({on_call.pk}))
     user = account_changes.add_account(root, "ben", "", wanted)
     assert not user.has_usable_password()
     recorded_change = RightsChange.objects.get()
@@ -141,7 +136,6 @@ def test_added_account_is_recorded_with_its_state(root: Author, on_call: Group) 
     assert recorded_change.after == {
         "name": "ben",
         "active": True,
-        "staff": False,
         "superuser": False,
         "proxy": False,
         "groups": ["On-call"],
@@ -158,11 +152,11 @@ def test_account_with_name_in_other_case_is_not_added(root: Author, viewer: User
 def test_change_of_account_is_recorded_with_state_before_and_after(
     root: Author, viewer: User, on_call: Group
 ) -> None:
-    change(root, viewer, is_staff=True, group_keys=frozenset({on_call.pk}))
-    assert (viewer.is_staff, list(viewer.groups.all())) == (True, [on_call])
+    change(root, viewer, is_superuser=True, group_keys=frozenset({on_call.pk}))
+    assert (viewer.is_superuser, list(viewer.groups.all())) == (True, [on_call])
     rights_change = RightsChange.objects.get()
-    assert (rights_change.before["groups"], rights_change.before["staff"]) == ([], False)
-    assert (rights_change.after["groups"], rights_change.after["staff"]) == (["On-call"], True)
+    assert (rights_change.before["groups"], rights_change.before["superuser"]) == ([], False)
+    assert (rights_change.after["groups"], rights_change.after["superuser"]) == (["On-call"], True)
 
 
 def test_change_in_access_log_is_one_line_without_states(root: Author, viewer: User) -> None:
@@ -210,7 +204,7 @@ def test_break_glass_account_gets_a_password_while_others_have_none(
     root: Author, settings: Settings
 ) -> None:
     settings.BREAK_GLASS_ACCOUNT, settings.PASSWORD_SIGN_IN = "glass", False
-    account_changes.add_account(root, "glass", "", AccountSettings(True, False, False, frozenset()))
+    account_changes.add_account(root, "glass", "", AccountSettings(True, False, frozenset()))
     account_changes.set_password(root, User.objects.get(username="glass").pk, "!new")
 
 
@@ -515,7 +509,7 @@ def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: No
             account_changes.change_account(
                 Author(users[own], None),
                 users[other].pk,
-                AccountSettings(True, False, False, frozenset()),
+                AccountSettings(True, False, frozenset()),
                 versions[other],
             )
         except AdministrationError as error:
@@ -579,7 +573,7 @@ def test_account_is_not_added_with_a_password_that_cannot_be_used(
     root: Author, settings: Settings
 ) -> None:
     settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
-    wanted = AccountSettings(True, False, False, frozenset())
+    wanted = AccountSettings(True, False, frozenset())
     with raises(NotAllowed, "no_password_sign_in"):
         account_changes.add_account(root, "ben", "!hashed", wanted)
     assert not User.objects.filter(username="ben").exists()

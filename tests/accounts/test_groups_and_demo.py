@@ -61,14 +61,13 @@ def test_demo_account_signs_in_with_its_name_as_password(
     assert client.login(username=name, password=name)
 
 
-def test_demo_administrator_alone_may_use_admin(client: Client, stage: Stage) -> None:
+def test_demo_administrator_alone_may_administer(client: Client, stage: Stage) -> None:
     demo.enable()
     admin = User.objects.get(username="admin")
-    assert list(User.objects.filter(is_staff=True)) == [admin]
     assert list(User.objects.filter(is_superuser=True)) == [admin]
     assert permissions.abort_permission(admin, stage).allowed
     client.login(username="admin", password="admin")
-    assert client.get("/admin/dashboard/abort/").status_code == 200
+    assert client.get("/people/").status_code == 200
 
 
 def test_demo_account_with_other_password_cannot_sign_in(db: None, client: Client) -> None:
@@ -102,18 +101,17 @@ def test_active_demo_account_cannot_sign_in_without_sandbox(
 def test_session_of_active_demo_account_ends_without_sandbox(db: None, client: Client) -> None:
     demo.enable()
     client.login(username="admin", password="admin")
-    assert client.get("/admin/").status_code == 200
+    assert client.get("/people/").status_code == 200
     with override_settings(**WITHOUT_SANDBOX):
         restarted = Client()  # the settings of a process do not change
         restarted.cookies = client.cookies
-        assert restarted.get("/admin/").status_code == 302
+        assert restarted.get("/people/").status_code == 302
         assert restarted.get("/").status_code == 302
 
 
 def test_disabled_demo_administrator_is_no_administrator_when_reactivated(db: None) -> None:
     demo.enable()
     demo.disable()
-    assert not User.objects.filter(is_staff=True).exists()
     assert not User.objects.filter(is_superuser=True).exists()
 
 
@@ -133,7 +131,7 @@ def test_other_account_in_the_group_of_the_demo_accounts_is_kept(db: None, clien
     assert not client.login(username="root", password="root")
     demo.disable()
     root.refresh_from_db()
-    assert (root.is_active, root.is_staff, root.is_superuser) == (True, True, True)
+    assert (root.is_active, root.is_superuser) == (True, True)
     assert client.login(username="root", password="my own, long and secret")
 
 

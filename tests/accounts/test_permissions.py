@@ -42,7 +42,6 @@ TABLE = [
     # group,   project, stage,        right,   person,        shop, payments
     Row("", "", "", "view", "member", "ss", "ss"),
     Row("", "", "", "view", "somebody", "ss", "ss"),
-    Row("", "", "", "view", "staff", "ss", "ss"),
     Row("", "", "", "view", "closed member", "--", "--"),
     Row("", "", "", "view", "stranger", "--", "--"),
     Row("", "", "", "abort", "somebody", "AA", "AA"),
@@ -54,7 +53,6 @@ TABLE = [
     Row("on-call", "", "", "view", "somebody", "--", "--"),
     Row("on-call", "", "", "abort", "member", "AA", "AA"),
     Row("on-call", "", "", "abort", "somebody", "--", "--"),
-    Row("on-call", "", "", "abort", "staff", "--", "--"),
     Row("on-call", "", "", "abort", "closed member", "--", "--"),
     Row("on-call", "", "", "abort", "reading token", "ss", "ss"),
     Row("on-call", "", "", "abort", "stranger", "--", "--"),
@@ -88,7 +86,6 @@ def permissions_of(name: str) -> Permissions:
     user = User.objects.create_user(
         "p",
         is_superuser="superuser" in name,
-        is_staff=name == "staff",
         is_active="closed" not in name,
     )
     if "member" in name or "token" in name:

@@ -25,7 +25,7 @@ def url_names(patterns: list[URLPattern | URLResolver]) -> Iterator[str | None]:
     for pattern in patterns:
         if isinstance(pattern, URLPattern):
             yield pattern.name
-        elif pattern.app_name != "admin":  # Django's own pages
+        else:
             yield from url_names(pattern.url_patterns)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import uuid4
 
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.http import HttpResponse, HttpResponseBase
 from django.test import Client
@@ -110,8 +110,6 @@ def _create_people() -> dict[str, User]:
     permissions.ensure_default_group()
     names = ("stranger", "member", "viewer", "manager", "gone", "target")
     people = {name: User.objects.create_user(name) for name in names}
-    people["helpdesk"] = User.objects.create_user("helpdesk", is_staff=True)
-    people["helpdesk"].user_permissions.add(Permission.objects.get(codename="change_user"))
     for name in ("superuser", "glass"):
         people[name] = User.objects.create_superuser(name)
     factories.grant("view", "watchers", people["viewer"])

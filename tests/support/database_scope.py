@@ -43,7 +43,6 @@ SINGLE_DATABASE_MODULES = {
     ),
     "tests/web/test_addresses.py": "the form of addresses",
     "tests/web/test_crawl.py": "who gets what; test_permissions has the queries of permissions",
-    "tests/web/test_crawl_admin.py": "the same",
     "tests/web/test_alert_docs.py": "which addresses docs/use/alerts.md names",
     "tests/web/test_hostile.py": "texts in a page",
     "tests/web/test_markup.py": "the contract of the markup",

@@ -40,8 +40,3 @@ def fetch_page(client: Client, address: str) -> LexborHTMLParser:
     answer = client.get(address)
     assert answer.status_code == 200
     return parse_html(answer)
-
-
-def field_errors(answer: object) -> list[str]:
-    """Return the errors beside the fields of a form of the admin."""
-    return [text_of(error) for error in parse_html(answer).css(".errorlist li")]

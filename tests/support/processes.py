@@ -31,7 +31,7 @@ _context = multiprocessing.get_context("forkserver")
 # All imports of the product that need no settings.
 _context.set_forkserver_preload(
     [
-        "django.contrib.admin", "django.contrib.sessions.backends.db", "django.core.management",
+        "django.contrib.sessions.backends.db", "django.core.management",
         "django.db.backends.postgresql.psycopg_any", "django.db.backends.sqlite3.base",
         "django.forms", "django.template.loader_tags", "django.test", "django_htmx.middleware",
         "environ", "httpx", "msgspec", "psycopg", "starlette.requests", "structlog", "uvicorn",

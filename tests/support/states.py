@@ -360,6 +360,7 @@ FULL = [
     State("pipeline, gone", "/projects/shop/pipelines/old/"),
     State("stage without a flow", STAGE.replace("production", "staging")),
     State("trends", f"{STAGE}trends/?days=90", open_all_details),
+    State("usual durations", f"{STAGE}durations/"),
     State("trends, none", STAGE.replace("production", "staging") + "trends/"),
     State("trends, of a pipeline", f"{PIPELINE}trends/"),
     State("trends, of a project", "/projects/shop/trends/", username="viewer"),
@@ -576,10 +577,9 @@ def create_people(name: str) -> dict[str, object]:
     grant = Grant(group=group, project=project, stage="Staging", action="abort")
     group_changes.add_grant(author, grant)
     account = User.objects.get_or_create(username=name[:150])[0]
-    account.groups.add(group)
     subject = rights_changes.account(account.pk)
     version = rights_changes.version(subject)
-    wanted = AccountSettings(True, True, False, frozenset({group.pk}))
+    wanted = AccountSettings(True, False, frozenset({group.pk}))
     account_changes.change_account(author, account.pk, wanted, version)
     User.objects.create_user("gone", is_active=False)
     return {
@@ -702,7 +702,7 @@ def create_full() -> dict[str, object]:
     factories.leader()
     factories.pruning()
     factories.failed_catalog_list(stage.pipeline.project)
-    create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
+    create_access_events("Changed Groups. Now: active, superuser. Groups: Release managers.")
     create_sessions_and_tokens(manager, "A runbook with a name that is long enough for two lines")
     throttle_sign_in("nobody")
     create_last_visit()

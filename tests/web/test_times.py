@@ -120,14 +120,6 @@ def test_date_filter_and_export_are_in_time_zone_of_deployment(
         assert f"Abort accepted; aborting since {hour}:30:00." in export
 
 
-def test_admin_is_in_time_zone_of_deployment(old_run: Run, manager: User, client: Client) -> None:
-    root = User.objects.create_superuser("root", password="x")
-    abort = factories.abort(old_run, manager, "refused", requested_at=AT, settled_at=AT)
-    client.force_login(root)
-    html = client.get(f"/admin/dashboard/abort/{abort.pk}/change/").content.decode()
-    assert f"Feb. 1, {YEAR}, 12:30 a.m." in html
-
-
 def test_stream_is_in_time_zone_of_deployment(live: Live, viewer: User) -> None:
     run = factories.run(factories.stage(), "r-1", started_at=AT)
     client = live.sign_in("viewer")

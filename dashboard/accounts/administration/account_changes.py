@@ -45,7 +45,6 @@ class AccountSettings:
     """What an administrator decides about an account."""
 
     is_active: bool
-    is_staff: bool
     is_superuser: bool
     group_keys: frozenset[int]
     hand_over: bool = False  # the proxy may sign in to it from now on
@@ -108,7 +107,7 @@ def add_first_administrator(username: str, password: str) -> None:
         if User.objects.exists():
             return
         username = User.normalize_username(username)
-        user = User(username=username, is_staff=True, is_superuser=True)
+        user = User(username=username, is_superuser=True)
         user.set_password(password)
         user.full_clean()
         validate_password(password, user)
@@ -165,9 +164,8 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
     ):
         raise NotAllowed(_text("own_flags"))
     user.is_active = account_settings.is_active
-    user.is_staff = account_settings.is_staff
     user.is_superuser = account_settings.is_superuser
-    user.save(update_fields=["is_active", "is_staff", "is_superuser"])
+    user.save(update_fields=["is_active", "is_superuser"])
     if account_settings.hand_over:
         require(auth_proxy.handover_permission(user))
         ProxyAccount.objects.get_or_create(user=user)

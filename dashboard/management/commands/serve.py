@@ -67,10 +67,7 @@ class Command(ServerCommand):
         if settings.SANDBOX:
             self.stdout.write("Upstream: sandbox (NORTHFLANK_API_TOKEN is not set).")
         if settings.SANDBOX and settings.PASSWORD_SIGN_IN:
-            self.stdout.write(
-                "Sign in as manager/manager, viewer/viewer, or admin/admin, who may also use "
-                f"{reverse('admin:index')}."
-            )
+            self.stdout.write("Sign in as manager/manager, viewer/viewer or admin/admin.")
         if file is not None:
             self.stdout.write(f"For other commands set DATABASE_URL=sqlite:///{file}")
         self.stdout.flush()

@@ -35,7 +35,7 @@ def _only[View: Callable[..., HttpResponseBase]](
 
 for_administrators = _only(
     administrators.may_administer,
-    gettext_lazy("Only administrators may view and change rights and notices."),
+    gettext_lazy("Only administrators may open this page."),
 )
 for_log_readers = _only(
     access_log.may_view,

@@ -120,6 +120,7 @@ class StagePage(Page):
             # Lazy: outside the live region, so a refresh does not need them.
             "saved_views": SimpleLazyObject(lambda: self._saved_views(request)),
             "may_abort": self.permissions.abort_permission(stage).allowed,
+            "may_override_durations": self.permissions.is_superuser,
             "abort_all": self._abort_all(stage),
             "denied_reason": self.permissions.abort_denied_reasons(
                 [(stage.pipeline.project_id, stage.name)] if self.totals.count else []

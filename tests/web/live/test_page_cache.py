@@ -403,7 +403,6 @@ class World:
         self.users = {
             "manager": visitors.add("manager", RELEASE_MANAGERS),
             "colleague": visitors.add("colleague", RELEASE_MANAGERS),
-            "staff": visitors.add("staff", RELEASE_MANAGERS, is_staff=True),
             "viewer": visitors.add("viewer", "Operators"),
             "admin": visitors.add("admin", is_superuser=True),
         }

@@ -136,7 +136,7 @@ def test_saved_view_is_private_until_shared(
     assert view_links(parse_html(client_for(viewer).get(address))) == ["All runs", "Failed manager"]
 
 
-def test_sharing_view_requires_abort_permission_or_staff(
+def test_sharing_view_requires_abort_permission_or_superuser(
     viewer_client: Client, stage: Stage, viewer: User
 ) -> None:
     page = parse_html(viewer_client.get(f"{factories.address(stage)}?{FAILED}"))
@@ -146,7 +146,7 @@ def test_sharing_view_requires_abort_permission_or_staff(
     assert viewer_client.post(save_address(stage), fields | {"shared": "1"}).status_code == 403
     assert not SavedView.objects.exists()
     assert viewer_client.post(save_address(stage), fields).status_code == 303
-    viewer.is_staff = True
+    viewer.is_superuser = True
     viewer.save()
     assert viewer_client.post(save_address(stage), fields | {"shared": "1"}).status_code == 303
 
@@ -162,7 +162,7 @@ def test_private_view_of_other_user_cannot_be_changed(
     assert not DefaultView.objects.exists()
 
 
-def test_shared_view_is_deleted_only_by_owner_or_staff(
+def test_shared_view_is_deleted_only_by_owner_or_superuser(
     viewer_client: Client, stage: Stage, view: SavedView, viewer: User
 ) -> None:
     SavedView.objects.update(shared=True)
@@ -170,14 +170,14 @@ def test_shared_view_is_deleted_only_by_owner_or_staff(
     assert SavedView.objects.exists()
     page = parse_html(viewer_client.get(f"{factories.address(stage)}?q=x"))
     assert page.css('.saved-views [value="delete"]') == []
-    viewer.is_staff = True
+    viewer.is_superuser = True
     viewer.save()
     viewer_client.post(change_address(stage, view), {"action": "delete"})
     assert not SavedView.objects.exists()
 
 
-def test_staff_cannot_delete_private_view_of_other_user(view: SavedView, viewer: User) -> None:
-    viewer.is_staff = viewer.is_superuser = True
+def test_superuser_cannot_delete_private_view_of_other_user(view: SavedView, viewer: User) -> None:
+    viewer.is_superuser = True
     viewer.save()
     with pytest.raises(saved_views.SavedViewError):
         saved_views.delete(viewer, view.pk)

@@ -22,7 +22,6 @@ class AccountForm(forms.Form):
     """What an administrator decides about an account."""
 
     active = forms.BooleanField(required=False, initial=True)
-    staff = forms.BooleanField(required=False)
     superuser = forms.BooleanField(required=False)
     group = forms.ModelMultipleChoiceField(
         account_changes.choosable_groups(),
@@ -35,7 +34,7 @@ class AccountForm(forms.Form):
     @classmethod
     def of(cls, user: User) -> "AccountForm":
         """Return the form as it shows an account."""
-        flags = {name: getattr(user, f"is_{name}") for name in ("active", "staff", "superuser")}
+        flags = {name: getattr(user, f"is_{name}") for name in ("active", "superuser")}
         return cls(initial=flags | {"group": list(user.groups.all())})
 
     @property
@@ -43,9 +42,7 @@ class AccountForm(forms.Form):
         """What was chosen, in a valid form."""
         chosen = self.cleaned_data
         keys = frozenset(group.pk for group in chosen["group"])
-        return AccountSettings(
-            chosen["active"], chosen["staff"], chosen["superuser"], keys, chosen["hand_over"]
-        )
+        return AccountSettings(chosen["active"], chosen["superuser"], keys, chosen["hand_over"])
 
 
 class NewAccountForm(AccountForm):

@@ -20,7 +20,6 @@ RECENT_CHANGES = 10
 _text = MessageTable(  # of the parts of a state
     {
         "active": gettext_lazy("active"),
-        "staff": gettext_lazy("staff"),
         "superuser": gettext_lazy("superuser"),
         "proxy": gettext_lazy("signed in by the proxy"),
         "name": gettext_lazy("name “%(name)s”"),
@@ -60,9 +59,7 @@ def _row(change: RightsChange) -> dict[str, Any]:
 def _parts(state: State | None) -> Iterator[Message]:
     """Yield what a state consists of."""
     values: Mapping[str, Any] = state or {}
-    yield from (
-        _text(flag) for flag in ("active", "staff", "superuser", "proxy") if values.get(flag)
-    )
+    yield from (_text(flag) for flag in ("active", "superuser", "proxy") if values.get(flag))
     if "events" in values:
         yield from _rule_parts(values)
     elif values.get("name"):

@@ -6,24 +6,20 @@ from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
-from django.contrib import admin
 from django.contrib.auth import login
-from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
-from django.contrib.auth.views import LoginView, redirect_to_login
+from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure
 
 from dashboard.accounts.authentication import auth_proxy, sign_in
 from dashboard.accounts.authentication.sign_in import Attempt
-from dashboard.web.http import errors
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.client_address import client_address
 
@@ -126,17 +122,3 @@ def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     response = render(request, view.template_name, template_context, status=403)
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
-
-
-@login_not_required
-def admin_sign_in(request: HttpRequest) -> HttpResponseBase:
-    """Redirect from the admin's sign-in page to ours, so that passwords are checked in one place.
-
-    The admin sends signed-in users here, too, who may not open it: they get a 403.
-    """
-    url = LoginView(request=request).get_redirect_url() or reverse("admin:index")
-    if admin.site.has_permission(request):
-        return redirect(url)
-    if request.user.is_authenticated:
-        return errors.forbidden(request, _("Your account may not open the admin."))
-    return redirect_to_login(url)

@@ -67,7 +67,7 @@ def test_header_from_trusted_peer_signs_in_and_adds_account(open_browser: OpenBr
     assert shown_name(open_browser("ada@example.com").open("/board/")) == "ada@example.com"
     user = User.objects.get(username="ada@example.com")
     assert not user.has_usable_password()
-    assert (user.is_staff, user.is_superuser) == (False, False)
+    assert not user.is_superuser
     assert kinds("ada@example.com") == [AccessKind.RIGHTS_CHANGED, AccessKind.SIGNED_IN]
 
 
@@ -413,16 +413,15 @@ def test_probes_static_files_and_webhook_need_no_header(
     assert not User.objects.exists()
 
 
-@pytest.mark.parametrize("address", ["/accounts/logout/", "/admin/logout/"])
 @pytest.mark.parametrize("url", ["", "/oauth2/sign_out", "https://sso.example/logout"])
 def test_sign_out_ends_the_session_and_says_what_the_proxy_does(
-    address: str, url: str, open_browser: OpenBrowser, settings: Settings
+    url: str, open_browser: OpenBrowser, settings: Settings
 ) -> None:
     settings.AUTH_PROXY_SIGN_OUT_URL = url
     browser = open_browser("ada")
     browser.open("/")
     token = browser.cookies["csrftoken"]
-    answer = browser.post(address, data={"csrfmiddlewaretoken": token})
+    answer = browser.post("/accounts/logout/", data={"csrfmiddlewaretoken": token})
     assert answer.status_code == 200
     html = parse_html(answer)
     links = [link.attributes["href"] for link in html.css("main a")]

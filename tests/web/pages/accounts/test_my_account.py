@@ -64,13 +64,6 @@ def test_page_lists_own_sessions_without_their_keys(viewer: User, manager: User)
         assert key_of(client) not in (page.html or "")
 
 
-def test_admin_has_no_other_page_to_change_a_password(viewer: User) -> None:
-    User.objects.update(is_staff=True)
-    client = sign_in(viewer)
-    for answer in (client.get("/admin/password_change/"), client.post("/admin/password_change/")):
-        assert (answer.status_code, answer["Location"]) == (302, "/account/")
-
-
 def test_session_of_earlier_password_is_not_listed(viewer: User) -> None:
     sign_in(viewer)
     viewer.set_password("another")

@@ -51,7 +51,7 @@ def save_account(client: Client, user: User, **changes: Any) -> HttpResponse:
         "version": select_one(html, "input[name=version]").attributes["value"],
         "group": [field.attributes["value"] for field in html.css("input[name=group][checked]")],
     }
-    for name in ("active", "staff", "superuser"):
+    for name in ("active", "superuser"):
         if html.css(f"input[name={name}][checked]"):
             form[name] = "1"
     form |= changes
@@ -109,11 +109,11 @@ def test_unknown_account_or_group_is_404(root_client: Client, address: str) -> N
 
 
 def test_list_shows_groups_state_and_last_sign_in(root_client: Client, manager: User) -> None:
-    manager.is_staff, manager.is_active, manager.last_login = True, False, timezone.now()
+    manager.is_active, manager.last_login = False, timezone.now()
     manager.save()
     html = open_page(root_client, "/people/?q=MANA")
     row = select_one(html, "[data-account]")
-    for text in ("manager", "Release managers", "Inactive", "Staff"):
+    for text in ("manager", "Release managers", "Inactive"):
         assert text in text_of(row)
     assert row.css("time")
 
@@ -170,14 +170,14 @@ def test_invalid_account_is_not_added_and_keeps_its_fields(
 
 def test_account_is_changed_with_its_groups_and_state(root_client: Client, viewer: User) -> None:
     group = Group.objects.create(name="On-call")
-    answer = save_account(root_client, viewer, group=[group.pk], active=None, staff="1")
+    answer = save_account(root_client, viewer, group=[group.pk], active=None, superuser="1")
     assert answer.status_code == 303
     viewer.refresh_from_db()
-    assert (viewer.is_active, viewer.is_staff) == (False, True)
+    assert (viewer.is_active, viewer.is_superuser) == (False, True)
     assert list(viewer.groups.all()) == [group]
     html = open_page(root_client, account_url(viewer))
     differences = [text_of(item) for item in html.css(".differences li")]
-    assert differences == ["− Removed: active", "+ Added: group “On-call”", "+ Added: staff"]
+    assert differences == ["− Removed: active", "+ Added: group “On-call”", "+ Added: superuser"]
     assert "the account is inactive" in text_of(select_one(html, "main"))
 
 

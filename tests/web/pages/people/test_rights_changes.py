@@ -126,13 +126,6 @@ def test_empty_page_says_why(root_client: Client, query: str, text: str) -> None
     assert text in text_of(select_one(html, "[data-empty]"))
 
 
-def test_admin_shows_changes_read_only(root_client: Client, on_call: Group) -> None:
-    change = RightsChange.objects.order_by("pk")[0]
-    address = f"/admin/dashboard/rightschange/{change.pk}"
-    assert root_client.get(f"{address}/change/").status_code == 200
-    assert root_client.post(f"{address}/delete/", {"post": "yes"}).status_code == 403
-
-
 def test_json_export_contains_the_states(live: Live, on_call: Group) -> None:
     client: httpx.Client = live.sign_in("root")
     subject = rights_changes.group(on_call.pk).id

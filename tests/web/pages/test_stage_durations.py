@@ -1,16 +1,17 @@
-"""Overrides of typical durations in the admin."""
+"""The page of a stage's usual durations, and overrides of them."""
 
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 from pytest_django import Settings
-from selectolax.lexbor import LexborNode
 
-from dashboard.models import Run, StageTiming
+from dashboard.models import Run, Stage, StageTiming
 from tests.support import factories
-from tests.support.html import fetch_page, field_errors, select_one, text_of
+from tests.support.html import fetch_page, parse_html, select_one, text_of
+from tests.support.world import LoggedEvents
 
 OVERRIDE_FIELDS = (
     ("override_run_median", "override_run_p95"),
@@ -32,63 +33,67 @@ def timing(run: Run) -> StageTiming:
 
 def post_override(
     admin_client: Client,
-    timing: StageTiming,
+    stage: Stage,
     median: str,
     p95: str,
     fields: tuple[str, str] = OVERRIDE_FIELDS[0],
 ) -> HttpResponse:
     data = dict(zip(fields, (median, p95), strict=True))
-    return admin_client.post(f"/admin/dashboard/stagetiming/{timing.pk}/change/", data)
+    return admin_client.post(address(stage), data)
 
 
-def test_timing_form_shows_observed_durations_beside_overrides(
+def address(stage: Stage) -> str:
+    return f"{factories.address(stage)}durations/"
+
+
+def parts(client: Client, stage: Stage) -> dict[str, str]:
+    """Return the texts of the parts of the page, by their titles."""
+    fieldsets = fetch_page(client, address(stage)).css("main fieldset")
+    return {text_of(select_one(part, "legend")): text_of(part) for part in fieldsets}
+
+
+def test_page_shows_observed_durations_beside_overrides(
     admin_client: Client, timing: StageTiming
 ) -> None:
-    html = fetch_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
+    shown = parts(admin_client, timing.stage)
     texts = {
         "Run duration": "usually 6 to 9 min",
         "Queue time": "usually 40 to 90 s",
         "Approval time": "sign-off: usually 5 to 20 min",
-        "Other baselines": "migrate: usually 2 to 4 min",
     }
-    parts = {
-        text_of(select_one(part, "h2")): text_of(part)
-        for part in html.css("#stagetiming_form fieldset")
-        if part.css("h2")
-    }
-    assert list(parts) == list(texts)
-    assert [part for part, text in texts.items() if text not in parts[part]] == []
-    assert "sign-off" not in parts["Other baselines"]
+    assert list(shown) == list(texts)
+    assert [title for title, text in texts.items() if text not in shown[title]] == []
+    page = text_of(select_one(fetch_page(admin_client, address(timing.stage)), "main"))
+    assert page.endswith("Steps migrate: usually 2 to 4 min")
 
 
-def test_timing_form_without_baseline_reports_too_few_successes(
-    admin_client: Client, run: Run
-) -> None:
-    timing = StageTiming.objects.create(stage=run.stage)
-    text = text_of(
-        select_one(
-            fetch_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/"),
-            "#stagetiming_form",
-        )
-    )
+def test_page_without_baseline_reports_too_few_successes(admin_client: Client, run: Run) -> None:
+    text = text_of(select_one(fetch_page(admin_client, address(run.stage)), "main"))
     assert text.count("too few successes so far") == 2
     assert text.count("none known") == 2
 
 
-def test_timing_list_shows_typical_durations_and_override_flag(
-    admin_client: Client, timing: StageTiming
+def test_override_is_kept_logged_and_cleared(
+    admin_client: Client, timing: StageTiming, logged_events: LoggedEvents
 ) -> None:
-    def row() -> LexborNode:
-        return fetch_page(admin_client, "/admin/dashboard/stagetiming/").css(
-            "#result_list tbody tr"
-        )[0]
+    for median, kept in (("300", 300), ("", None)):
+        answer = post_override(admin_client, timing.stage, median, "", OVERRIDE_FIELDS[1])
+        assert (answer.status_code, answer["Location"]) == (303, address(timing.stage))
+        timing.refresh_from_db()
+        assert timing.override_queue_median == kept
+        line = logged_events("stage_timing.overridden")[-1]
+        assert (line["by"], line["override_queue_median"]) == ("root", kept)
 
-    assert text_of(select_one(row(), ".field-typical_run")) == "usually 6 to 9 min"
-    assert text_of(select_one(row(), ".field-typical_queue")) == "usually 40 to 90 s"
-    assert select_one(row(), ".field-has_override img").attributes["alt"] == "False"
-    post_override(admin_client, timing, "300", "", fields=OVERRIDE_FIELDS[1])
-    assert text_of(select_one(row(), ".field-typical_queue")) == "usually about 5 min"
-    assert select_one(row(), ".field-has_override img").attributes["alt"] == "True"
+
+def test_page_is_linked_for_superusers_and_open_to_them_only(
+    superuser: User, viewer: User, stage: Stage
+) -> None:
+    for user in (superuser, viewer):
+        client = Client()
+        client.force_login(user)
+        page = fetch_page(client, factories.address(stage))
+        assert bool(page.css(f'a[href="{address(stage)}"]')) == user.is_superuser
+        assert client.get(address(stage)).status_code == (200 if user.is_superuser else 403)
 
 
 OVERRIDE_ROW_TEXTS = [
@@ -121,7 +126,7 @@ def test_override_is_shown_in_run_rows_at_once(
         )
 
     assert typical_texts() == before
-    post_override(admin_client, timing, "1200", "1800", fields)
+    post_override(admin_client, timing.stage, "1200", "1800", fields)
     assert typical_texts() == after
 
 
@@ -147,35 +152,27 @@ def test_invalid_override_is_rejected_with_field_error(
     admin_client: Client,
     timing: StageTiming,
 ) -> None:
-    answer = post_override(admin_client, timing, median, p95)
-    assert answer.status_code == 200
-    assert field_errors(answer) == [reason]
+    answer = post_override(admin_client, timing.stage, median, p95)
+    assert answer.status_code == 422
+    assert [text_of(error) for error in parse_html(answer).css(".field-error")] == [reason]
     timing.refresh_from_db()
     assert not timing.has_override
 
 
 def test_override_for_stage_without_success_can_be_added(admin_client: Client, run: Run) -> None:
-    data = {"stage": run.stage_id, "override_run_median": "600", "override_run_p95": "900"}
-    assert admin_client.post("/admin/dashboard/stagetiming/add/", data).status_code == 302
+    assert post_override(admin_client, run.stage, "600", "900").status_code == 303
     assert (
         text_of(select_one(fetch_page(admin_client, "/"), ".typical-duration"))
         == "usually 10 to 15 min"
     )
 
 
-def test_timing_delete_is_forbidden(admin_client: Client, timing: StageTiming) -> None:
-    address = f"/admin/dashboard/stagetiming/{timing.pk}/delete/"
-    assert admin_client.post(address, {"post": "yes"}).status_code == 403
-
-
-def test_read_only_dashboard_shows_timings_and_takes_no_override(
+def test_read_only_dashboard_shows_durations_and_takes_no_override(
     admin_client: Client, timing: StageTiming, settings: Settings
 ) -> None:
     settings.READ_ONLY = True
-    address = f"/admin/dashboard/stagetiming/{timing.pk}/change/"
-    html = fetch_page(admin_client, address)
-    assert html.css("#stagetiming_form input:not([type=hidden])") == []
-    assert post_override(admin_client, timing, "600", "900").status_code == 403
-    assert admin_client.post("/admin/dashboard/stagetiming/add/").status_code == 403
+    html = fetch_page(admin_client, address(timing.stage))
+    assert html.css("main fieldset:not([disabled]), main button") == []
+    assert post_override(admin_client, timing.stage, "600", "900").status_code == 403
     timing.refresh_from_db()
     assert not timing.has_override
