@@ -1,7 +1,7 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-all test-fast test-postgres crawl api faults outages monitoring loop provider lint style \
-	format-check templates imports pins lines site types mypy migrations check format bench mutants \
-	requirements deploy-check sbom
+.PHONY: run test test-all test-fast test-postgres pythons postgres17 firefox crawl api faults outages \
+	monitoring loop provider lint style format-check templates imports pins lines site types mypy \
+	migrations check format bench mutants requirements deploy-check sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -17,6 +17,20 @@ test-fast:      ## the inner loop: without browser, processes, ports and tests t
 
 test-postgres:  ## what a database can change, on PostgreSQL
 	CI=true DATABASE_URL=$${TEST_POSTGRES_URL:-postgres://postgres@127.0.0.1:5432/dashboard} uv run pytest
+
+pythons:        ## test-fast on each supported Python; uv fetches those that are missing
+	for version in 3.12 3.13 3.14; do UV_PROJECT_ENVIRONMENT=var/python-$$version \
+		UV_PYTHON=$$version $(MAKE) test-fast || exit; done
+
+postgres17:     ## test-postgres on a server of version 17 that lives as long: Debian's postgresql-17
+	pg_virtualenv -t -v 17 -i --auth=trust -o fsync=off -o max_connections=200 sh -c '$(MAKE) \
+		test-postgres TEST_POSTGRES_URL=postgres://postgres@127.0.0.1:$$PGPORT/postgres'
+
+# The newest Playwright that drives this Firefox: later ones send what it lacks
+# (emulation.setMediaFeaturesOverride).
+firefox:        ## the journeys of alert, abort, board and search in Firefox: Debian's firefox-esr
+	CI=true uv run --with playwright==1.64.1 pytest -v --browser firefox tests/browser \
+		-k "from_alert or shows_aborting or test_board or test_search"
 
 crawl:          ## every address by every method, as every kind of person and token
 	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_nul.py

@@ -23,7 +23,14 @@ from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
 from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
-from tests.support.services import CHROMIUM, EXHAUSTIVE, IN_CI, POSTGRES, POSTGRES_PROGRAMS
+from tests.support.services import (
+    CHROMIUM,
+    EXHAUSTIVE,
+    FIREFOX,
+    IN_CI,
+    POSTGRES,
+    POSTGRES_PROGRAMS,
+)
 from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
 from tests.support.world import LoggedEvents
 
@@ -102,8 +109,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in slow]
         _record_left_to_ci(config, len(slow))
     missing = {}
-    if not CHROMIUM:
-        missing["browser"] = "Chromium (set CHROMIUM to its path)"
+    is_firefox = "firefox" in config.getoption("browser", ())
+    if not (FIREFOX if is_firefox else CHROMIUM):
+        name = "Firefox" if is_firefox else "Chromium"
+        missing["browser"] = f"{name} (set {name.upper()} to its path)"
     if not _postgres_responds():
         missing["postgres"] = "a PostgreSQL that answers (set TEST_POSTGRES_URL)"
     if POSTGRES_PROGRAMS is None:

@@ -1,4 +1,7 @@
-"""A real Chromium against the real server; an error in its console fails the test."""
+"""A real browser against the real server; an error in its console fails the test.
+
+Chromium, or with `--browser firefox` Debian's Firefox, by WebDriver BiDi: see `make firefox`.
+"""
 
 import asyncio
 import re
@@ -17,7 +20,7 @@ from dashboard.models import CatalogSync, Run
 from tests.support import evidence, live_runs
 from tests.support.browser import OpenPage, save_page, session_cookie
 from tests.support.live import WAIT_TIMEOUT, Live
-from tests.support.services import CHROMIUM
+from tests.support.services import CHROMIUM, FIREFOX
 
 # A busy machine must not fail a test: an expected change happens at some time, or never.
 expect.set_options(timeout=1000 * WAIT_TIMEOUT)
@@ -47,7 +50,12 @@ def _playwright(
 
 
 @pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+def browser_type_launch_args(
+    browser_type_launch_args: dict[str, Any], browser_name: str
+) -> dict[str, Any]:
+    if browser_name == "firefox":
+        # By this channel Playwright drives a Firefox that it has not patched.
+        return {**browser_type_launch_args, "executable_path": FIREFOX, "channel": "moz-firefox"}
     return {
         **browser_type_launch_args,
         "executable_path": CHROMIUM,
@@ -120,11 +128,14 @@ def ignored_console_errors() -> list[str]:
     """Console errors that are not a page's fault.
 
     Chromium reports each response from 400 up. htmx does so for a stream that is opened again after
-    the end of its session, before the page knows of it; whether it is depends on the machine.
+    the end of its session, before the page knows of it; whether it is depends on the machine. In
+    Firefox it also does so for what a page that is left was reading.
     """
     return [
         r"Failed to load resource: the server responded with a status of 4\d\d",
         "SSE reconnect failed with status 401",
+        "htmx:sse:error: Error in input stream",
+        "htmx:error: NetworkError when attempting to fetch resource",
     ]
 
 

@@ -15,7 +15,8 @@ def test_results_follow_what_is_typed_and_enter_opens_an_id(live: Live, sign_in:
     stage = factories.stage()
     runs = [factories.run(stage, f"r-{name}", name=name) for name in ("alpha", "beta")]
     factories.search_texts()
-    page = sign_in("viewer", "/search/")
+    page = sign_in("viewer")
+    page.goto("/search/")
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url.removeprefix(live.base_url)))
     field = page.get_by_label("Run, pipeline or project")

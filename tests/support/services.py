@@ -8,6 +8,8 @@ from pathlib import Path
 # time.
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+# For `make firefox`.
+FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 # A server on which tests may create databases.
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
 # Every variant, instead of a choice that the suite can afford: `make crawl`, `faults`, `outages`.
