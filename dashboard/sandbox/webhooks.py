@@ -108,7 +108,7 @@ async def post(url: str, headers: Mapping[str, str], event: Json) -> None:
     """Post an event, whatever comes of it."""
     about = {"Event-Id": str(uuid4()), "Event-Type": event["event"]}
     headers = {**headers, **{f"{HEADER_PREFIX}{name}": value for name, value in about.items()}}
-    with suppress(httpx.HTTPError):
+    with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):
         # No proxy: receivers are on this machine or in its network.
         async with httpx.AsyncClient(
             timeout=TIMEOUT, trust_env=False, verify=_tls_context()
