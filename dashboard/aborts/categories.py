@@ -97,15 +97,10 @@ def category(abort: Abort, run: Run) -> str:
         return "under_way"
     if status_changed_after_end(abort, run):
         return "status_changed"
-    if abort.state == AbortState.CONCLUDED:
-        return "ended" if abort.work_id and abort.outcome else by_outcome(abort.outcome)
-    if abort.state == AbortState.TOO_LATE and not abort.outcome:
+    if abort.state in _FINAL_STATES and not abort.outcome:
         return "removed"
+    if abort.state == AbortState.CONCLUDED and abort.work_id is not None:
+        return "ended"
+    if abort.state == AbortState.CONCLUDED:
+        return "aborted" if abort.outcome == "aborted" else "not_stopped"
     return "not_arrived" if abort.state == AbortState.UNKNOWN else str(abort.state)
-
-
-def by_outcome(outcome: str) -> str:
-    """Return the category of an abort whose run has concluded with a status; empty: removed."""
-    if outcome == "aborted":
-        return "aborted"
-    return "not_stopped" if outcome else "removed"

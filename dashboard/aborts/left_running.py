@@ -12,11 +12,11 @@ from django.utils.translation import gettext_lazy
 from dashboard.aborts.abort_rules import can_abort_again
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Work
-from dashboard.northflank import Node, WorkRef
+from dashboard.northflank import Node
 from dashboard.runs import steps, waiting_for
 from dashboard.runs.works import named_works
 from dashboard.sync import left_running
-from dashboard.sync.left_running import MAX_WORKS, was_aborted
+from dashboard.sync.left_running import was_aborted
 from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import ExternalText, Message, MessageTable
 
@@ -63,7 +63,6 @@ class LeftRunning:
 
     works: list[LeftWork]
     is_being_read: bool  # some that the steps name were not read yet
-    more_count: int  # those that the steps name and that are not read: there are too many
 
 
 def load(run: Run, root: Node | None) -> LeftRunning | None:
@@ -71,8 +70,7 @@ def load(run: Run, root: Node | None) -> LeftRunning | None:
 
     `root` are its steps. What ended before the abort is left out.
     """
-    named = named_works(root)
-    if not named or not was_aborted(run):
+    if not named_works(root) or not was_aborted(run):
         return None
     rows = list(run.works.filter(is_probable=False).order_by("-pk"))
     aborts = aborts_by_work(rows)
@@ -83,7 +81,7 @@ def load(run: Run, root: Node | None) -> LeftRunning | None:
         for row in rows
         if row not in unread and (row.in_flight or row.pk in aborts or _ended_after(row, since))
     ]
-    return LeftRunning(listed, bool(unread), max(len(named) - MAX_WORKS, 0))
+    return LeftRunning(listed, bool(unread))
 
 
 def find(run: Run, work_id: str) -> LeftWork | None:
@@ -105,26 +103,6 @@ def dated_line(work: Work) -> Message:
     if work.started_at is None:
         return left
     return _text("left_since", left=left, time=format_full(work.started_at))
-
-
-def running_now(run: Run, root: Node | None) -> list[tuple[WorkRef, str, datetime | None]]:
-    """Return what the steps of a run in progress name, which its abort may leave running.
-
-    Each with its name, empty if it was not read, and since when it, or its step, has run.
-    """
-    nodes = [node for _, node in steps.walk(root)] if root is not None else []
-    running = {node.work: node for node in nodes if node.work and steps.is_in_progress(node)}
-    rows = (
-        {(row.kind, row.owner_id, row.work_id): row for row in run.works.all()} if running else {}
-    )
-    found = []
-    for ref, node in running.items():
-        row = rows.get((ref.kind, ref.owner_id, ref.id or ""))
-        if ref.id is None or (row is not None and not row.in_flight):
-            continue
-        started_at = row.started_at if row is not None else None
-        found.append((ref, row.name if row is not None else "", started_at or node.started_at))
-    return found[:MAX_WORKS]
 
 
 def aborts_by_work(works: list[Work]) -> dict[int, list[Abort]]:

@@ -41,10 +41,6 @@ _text = MessageTable(
         "by_reason": gettext_lazy("Abort requested by %(who)s, %(time)s: “%(reason)s” %(story)s"),
         "requested": gettext_lazy("Abort requested at %(time)s; not sent yet."),
         "sent": gettext_lazy("Abort sent at %(time)s; waiting for Northflank’s response."),
-        "resent": gettext_lazy(
-            "Abort resent at %(time)s (attempt %(n)s of %(most)s); waiting for Northflank’s "
-            "response."
-        ),
         "accepted": gettext_lazy("Abort accepted; status is still %(status)s."),
         "aborting": gettext_lazy("Abort accepted; aborting since %(time)s."),
         "or_earlier": gettext_lazy("%(time)s or earlier"),
@@ -194,9 +190,7 @@ def dated_lines(run: Run, aborts: Sequence[Abort]) -> Iterator[str]:
 def _requested_text(abort: Abort) -> Message:
     if abort.sent_at is None:
         return _text("requested", time=ClockTime(abort.requested_at, abort.requested_at))
-    key = "resent" if abort.send_count > 1 else "sent"
-    sent_at = ClockTime(abort.sent_at, abort.requested_at)
-    return _text(key, time=sent_at, n=abort.send_count, most=resend_policy.MAX_SENDS)
+    return _text("sent", time=ClockTime(abort.sent_at, abort.requested_at))
 
 
 def _accepted_message(abort: Abort, run: Run | Work) -> AbortMessage:

@@ -9,7 +9,6 @@ from django.utils.translation import gettext_lazy
 from dashboard.aborts.messages import end_with_period, status_label
 from dashboard.models import Abort, AbortEvent
 from dashboard.models.abort_lifecycle import EventType
-from dashboard.models.bulk_aborts import Via
 from dashboard.runs import statuses
 from dashboard.texts.rich_text import MessageTable, RichText
 
@@ -17,11 +16,8 @@ _text = MessageTable(
     {
         "requested": gettext_lazy("Requested by %(who)s."),
         "requested_reason": gettext_lazy("Requested by %(who)s: “%(reason)s”."),
-        "requested_origin": gettext_lazy("Requested by %(who)s (%(origin)s)."),
-        "requested_origin_reason": gettext_lazy("Requested by %(who)s (%(origin)s): “%(reason)s”."),
-        "adopted_command": gettext_lazy("Taken over by another worker."),
         # An event type, if no detail is recorded or shown.
-        "adopted": gettext_lazy("Taken over by another process after its own stopped."),
+        "adopted": gettext_lazy("Taken over by another process."),
         "sent": gettext_lazy("Sent to Northflank."),
         "accepted": gettext_lazy("Accepted by Northflank."),
         "aborting": gettext_lazy("The run is aborting."),
@@ -70,11 +66,9 @@ def entries(abort: Abort, events: Iterable[AbortEvent]) -> list[TimelineEntry]:
 
 def _message(abort: Abort, event_type: EventType, detail: str) -> RichText:
     if event_type is EventType.REQUESTED:
-        key = "requested" + ("_origin" if detail else "") + ("_reason" if abort.reason else "")
-        return _text(key, who=abort.username, origin=detail, reason=abort.reason)
-    if event_type is EventType.ADOPTED and abort.via == Via.COMMAND:
-        # No process need have ended: the command may leave the abort to the sync worker.
-        return _text("adopted_command")
+        who = f"{abort.username} ({detail})" if detail else abort.username
+        key = "requested_reason" if abort.reason else "requested"
+        return _text(key, who=who, reason=abort.reason)
     for form in ("status", "detail") if detail else ():
         if (key := f"{event_type}_{form}") in _text:
             is_status = form == "status" or detail in statuses.RUN_STATUSES

@@ -382,7 +382,7 @@ def test_abort_command_requires_account(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["r-1", "--as", "nobody"], "The account “nobody” does not exist."),
+        (["r-1", "--as", "nobody"], "There is no active account “nobody”."),
         (["r-1", "--as", "viewer"], "Ask someone in “Release managers”"),
         (["r-9", "--as", "manager"], "Run “r-9” not found."),
         (["r-1", "--as", "manager", "--stage", "production"], "Run “r-1” not found."),
@@ -395,7 +395,7 @@ def test_abort_command_requires_account(run: Run) -> None:
             ["r-2", "--as", "manager"],
             "A reason is required to abort runs in Production. Give --reason.",
         ),
-        (["r-3", "--as", "manager"], "Nothing was sent: the run has already ended."),
+        (["r-3", "--as", "manager"], "Nothing was sent. The run has already ended."),
     ],
 )
 def test_abort_command_with_invalid_arguments_is_rejected(
@@ -425,7 +425,7 @@ def test_abort_command_works_where_the_system_account_has_no_name(
 
     monkeypatch.setattr("getpass.getuser", fail)
     factories.run(run.stage, "r-3", status="success")
-    reason = "Nothing was sent: the run has already ended."
+    reason = "Nothing was sent. The run has already ended."
     assert reason in error_of("abort", "r-3", "--as", "manager")
 
 
@@ -438,7 +438,7 @@ def test_abort_command_of_hidden_run_reports_unknown_run(run: Run, manager: User
 
 def test_abort_command_for_inactive_account_is_rejected(run: Run, manager: User) -> None:
     User.objects.update(is_active=False)
-    assert error_of("abort", "r-1", "--as", "manager") == "The account “manager” is inactive."
+    assert error_of("abort", "r-1", "--as", "manager") == "There is no active account “manager”."
 
 
 @pytest.mark.parametrize(
@@ -467,5 +467,5 @@ def test_abort_command_with_sandbox_requires_worker(run: Run, manager: User) -> 
 
 def test_abort_command_of_aborted_run_succeeds(run: Run, manager: User) -> None:
     factories.run(run.stage, "r-4", status="aborted")
-    assert "already aborted" in output_of("abort", "r-4", "--as", "manager")
+    assert "already ended" in output_of("abort", "r-4", "--as", "manager")
     assert json.loads(output_of("abort", "r-4", "--as", "manager", "--json"))["abort"] is None

@@ -113,19 +113,13 @@ class Command(RunbookCommand):
         if as_json:
             run_json = serializers.run(run)
             self.stdout.write(output.to_json({"joined": False, "abort": None, "run": run_json}))
-        if work is not None:
-            if not as_json:
-                self.stdout.write("It had already ended; nothing was sent.")
-            return
-        if run.has_unknown_end:
-            reason = removals.unknown_end_reason(run)
-            raise CommandError(f"Nothing was sent. {reason}\n{output.run_text(run)}")
-        if run.status != "aborted":
-            raise CommandError(
-                f"Nothing was sent: the run has already ended.\n{output.run_text(run)}"
-            )
+        if work is None and (run.has_unknown_end or run.status != "aborted"):
+            why = "The run has already ended."
+            if run.has_unknown_end:
+                why = str(removals.unknown_end_reason(run))
+            raise CommandError(f"Nothing was sent. {why}\n{output.run_text(run)}")
         if not as_json:
-            self.stdout.write("The run was already aborted; nothing was sent.")
+            self.stdout.write("It had already ended; nothing was sent.")
 
     def _report(
         self, requested_run: Run, result: AbortResult, wait: float | None, *, as_json: bool
@@ -167,11 +161,9 @@ def _seconds(text: str) -> float:
 
 
 def _get_user(name: str) -> User:
-    user = User.objects.filter(username=name).first()
+    user = User.objects.filter(username=name, is_active=True).first()
     if user is None:
-        raise CommandError(f"The account “{name}” does not exist.")
-    if not user.is_active:
-        raise CommandError(f"The account “{name}” is inactive.")
+        raise CommandError(f"There is no active account “{name}”.")
     return user
 
 

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import abort_rules
-from dashboard.aborts.bulk_request import MAX_RUNS, count_required, too_many_text, visible_runs
+from dashboard.aborts.bulk_request import count_required, too_many_text, visible_runs
 from dashboard.aborts.request import reason_required
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedQuery
@@ -26,7 +26,6 @@ from dashboard.web.http import keys
 
 _text = MessageTable(
     {
-        "abort_all": gettext_lazy("Abort %(count)d runs in %(place)s…"),
         # Why a run is excluded.
         "removed": gettext_lazy("Removed from Northflank."),
         "ended": gettext_lazy("Already ended: %(word)s."),
@@ -49,16 +48,6 @@ class AbortAllOffer:
     place: str  # as in "in Production"
     fields: list[tuple[str, str]]  # hidden form fields (name, value): which runs to select
     count: int
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether it aborts several runs, which a bulk abort can; one run has its own button."""
-        return 1 < self.count <= MAX_RUNS
-
-    @property
-    def label(self) -> Message:
-        """The button's label."""
-        return _text("abort_all", count=self.count, place=self.place)
 
     @property
     def too_many_text(self) -> str:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort
-from dashboard.models.bulk_aborts import AuditedRequest, Via
+from dashboard.models.bulk_aborts import Via
 from dashboard.texts.rich_text import ExternalText, Message, MessageTable
 from dashboard.web.components.runs import abort_line
 from dashboard.web.components.runs.abort_line import AbortLine
@@ -44,8 +44,12 @@ class AbortEntry:
 
     @property
     def via_label(self) -> str:
-        """How it was requested."""
-        return via_label(self.abort)
+        """How it was requested: on a page, by the API or by command."""
+        if self.abort.via == Via.API:
+            if not self.abort.token_name:
+                return _("via API")
+            return _("via API, token “%(token)s”") % {"token": self.abort.token_name}
+        return _("via command line") if self.abort.via == Via.COMMAND else _("via dashboard")
 
     @property
     def timeline(self) -> list[TimelineEntry]:
@@ -75,12 +79,3 @@ class AbortEntry:
 def work_label(kind: str, name: str, owner: str = "") -> Message:
     """Return what a job run or build is called: without a name, by its job or service."""
     return _text(kind if name else f"{kind}_of", name=ExternalText(name or owner))
-
-
-def via_label(requested: AuditedRequest) -> str:
-    """Return how an abort or a bulk abort was requested: on a page, by the API or by command."""
-    if requested.via == Via.API:
-        if not requested.token_name:
-            return _("via API")
-        return _("via API, token “%(token)s”") % {"token": requested.token_name}
-    return _("via command line") if requested.via == Via.COMMAND else _("via dashboard")

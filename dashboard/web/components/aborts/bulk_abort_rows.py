@@ -8,7 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef, QuerySet
-from django.urls import reverse
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import categories
@@ -58,16 +57,6 @@ class BulkAbortRow:
         texts = (f"{count} {name[:1].lower()}{name[1:]}" for name, count in counts)
         key = "partial_summary" if self.is_partial else "summary"
         return _text(key, n=len(self.items), counts=", ".join(texts))
-
-    @property
-    def dom_id(self) -> str:
-        """The beginning of the id of its element."""
-        return f"bulk-abort-{self.bulk_abort.pk}"
-
-    @property
-    def url(self) -> str:
-        """The address of its page."""
-        return reverse("bulk_abort", args=[self.bulk_abort.pk])
 
 
 def load_rows(permissions: Permissions, bulk_aborts: Collection[BulkAbort]) -> list[BulkAbortRow]:

@@ -28,7 +28,6 @@ def panel(run: Run, root: Node | None, permission: Permission) -> dict[str, Any]
     return {
         "rows": [row(run, found) for found in left.works],
         "is_being_read": left.is_being_read,
-        "more_count": left.more_count,
         "permission": permission,
         "abortable_count": len(abortable),
         "abort_all_url": abort_url(run, abortable),
@@ -56,8 +55,20 @@ def abort_url(run: Run, works: Iterable[LeftWork]) -> str:
 
 
 def running_now(run: Run) -> list[tuple[Message, datetime | None]]:
-    """Return what the steps of a run have running, each as a text, and since when."""
-    return [
-        (work_label(ref.kind, name, ref.owner_id), started_at)
-        for ref, name, started_at in left_running.running_now(run, steps.decode(run.steps))
-    ]
+    """Return what the steps of a run in progress name, which its abort may leave running.
+
+    Each as a text, and since when it, or its step, has run.
+    """
+    named = steps.walk(root) if (root := steps.decode(run.steps)) is not None else ()
+    running = {node.work: node for _, node in named if node.work and steps.is_in_progress(node)}
+    if not running:
+        return []
+    rows = {(row.kind, row.owner_id, row.work_id): row for row in run.works.all()}
+    found = []
+    for ref, node in running.items():
+        row = rows.get((ref.kind, ref.owner_id, ref.id or ""))
+        if ref.id is None or (row is not None and not row.in_flight):
+            continue
+        label = work_label(ref.kind, row.name if row is not None else "", ref.owner_id)
+        found.append((label, (row.started_at if row is not None else None) or node.started_at))
+    return found

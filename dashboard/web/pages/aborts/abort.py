@@ -143,18 +143,18 @@ def _render_confirmation(
     if reason and is_htmx(request):
         return text_response(reason.error, 422)
     if works is None:
-        template = "pages/aborts/abort.html"
-        context = _context_of_run(run, user_permissions)
+        context = _context_of_run(run, user_permissions) | {"view": request.GET.get("view", "")}
     else:
-        template = "pages/aborts/abort_left.html"
         context = _context_of_left(run, works, user_permissions.abort_permission(run.stage))
     context |= {
-        "view": request.GET.get("view", ""),
+        "run": run,
+        "page_url": links.run_url(run),
         "warns_of_production": run.stage.name == StageName.PRODUCTION
         and not context["blocked_reason"],
         "reason": reason or ReasonField(reason_required(run.stage)),
     }
-    return render_page(request, template, "confirm", context, status=422 if reason else 200)
+    status = 422 if reason else 200
+    return render_page(request, "pages/aborts/abort.html", "confirm", context, status=status)
 
 
 def _context_of_run(run: Run, user_permissions: Permissions) -> dict[str, Any]:
@@ -171,10 +171,12 @@ def _context_of_run(run: Run, user_permissions: Permissions) -> dict[str, Any]:
     elif not permission.allowed:
         blocked_reason = permission.denied_reason
     return {
+        "left": None,
         "row": row,
+        "abort_url": row.urls.abort,
         "blocked_reason": blocked_reason,
         "shown_abort": row.abort_line if open_abort and not blocked_reason else None,
-        "again_of": open_abort.pk if open_abort and row.is_abort_again_offered else None,
+        "again_of": [open_abort.pk] if open_abort and row.is_abort_again_offered else [],
         "running_now": left_panel.running_now(run) if run.in_flight else (),
         "blocks_count": len(related_runs.blocks),
         "skipped_meanwhile": related_runs.skipped_text,
@@ -182,12 +184,13 @@ def _context_of_run(run: Run, user_permissions: Permissions) -> dict[str, Any]:
 
 
 def _context_of_left(run: Run, works: list[LeftWork], permission: Permission) -> dict[str, Any]:
+    again = [found.open_abort for found in works if found.is_abort_again_offered]
     return {
-        "run": run,
-        "rows": [left_panel.row(run, found) for found in works],
-        "page_url": links.run_url(run),
+        "left": [left_panel.row(run, found) for found in works],
         "abort_url": left_panel.abort_url(run, []),
         "blocked_reason": permission.denied_reason if works else _text("left_ended"),
+        "again_of": [abort.pk for abort in again if abort is not None],
+        "view": "card",
     }
 
 
