@@ -56,8 +56,6 @@ class Limits:
     runs: datetime
     steps: datetime
     access_events: datetime
-    messages: datetime
-    notices: datetime
 
 
 def limits(now: datetime) -> Limits:
@@ -66,8 +64,6 @@ def limits(now: datetime) -> Limits:
         runs=run_limit(now),
         steps=now - timedelta(days=settings.STEPS_RETENTION_DAYS),
         access_events=now - timedelta(days=settings.ACCESS_LOG_DAYS),
-        messages=now - MESSAGES_KEPT,
-        notices=now - NOTICES_KEPT,
     )
 
 
@@ -113,7 +109,7 @@ def prune(now: datetime) -> Iterator[float]:
     Pruning.objects.get_or_create(pk=1)
     deleted = Pruning(pk=1)
     started_at = began_at = monotonic()
-    for _ in _batches(limits(now), deleted, is_dry_run=False):
+    for _ in _batches(now, deleted):
         yield max((monotonic() - began_at) * PAUSE_FACTOR, MIN_PAUSE)
         began_at = monotonic()
     _record(deleted, db_threads.now())
@@ -127,50 +123,40 @@ def prune(now: datetime) -> Iterator[float]:
 
 
 def count_prunable(now: datetime) -> Pruning:
-    """Return what `prune` would delete."""
-    total = Pruning()
-    for _ in _batches(limits(now), total, is_dry_run=True):
-        pass
-    return total
+    """Return what `prune` would delete at most: all of that age, with what stages still need."""
+    old = limits(now)
+    events = AccessEvent.objects.filter(occurred_at__lt=old.access_events)
+    return Pruning(
+        deleted_runs=_old_runs(Run.objects.all(), old.runs).count(),
+        deleted_steps=_old_runs(_with_steps(), old.steps).count(),
+        deleted_access_events=events.count(),
+    )
 
 
-def _batches(limits: Limits, deleted: Pruning, *, is_dry_run: bool) -> Iterator[None]:
-    kept_runs = _KeptRuns()
-    for runs in _runs_in_batches(Run.objects.all(), limits.runs):
+def _with_steps() -> RunQuerySet:
+    return Run.objects.filter(steps__isnull=False)
+
+
+def _batches(now: datetime, deleted: Pruning) -> Iterator[None]:
+    kept_runs, old = _KeptRuns(), limits(now)
+    for runs in _in_batches(_old_runs(Run.objects.all(), old.runs)):
         keys = {key: stage for key, stage in runs if key not in kept_runs.of_stage(stage)}
-        if not is_dry_run:
-            delete_runs(keys, limits.runs)
+        delete_runs(keys, old.runs)
         deleted.deleted_runs += len(keys)
         yield
-    with_steps = Run.objects.filter(steps__isnull=False)
-    for runs in _runs_in_batches(with_steps, limits.steps):
+    for runs in _in_batches(_old_runs(_with_steps(), old.steps)):
         pks = [key for key, stage in runs if key not in kept_runs.successes_of_stage(stage)]
-        if is_dry_run:  # it still has the runs that would be deleted with their steps
-            old = Run.objects.filter(pk__in=pks, ended_at__lt=limits.runs)
-            deletable = set(old.values_list("pk", flat=True))
-            deletable -= {key for key, stage in runs if key in kept_runs.of_stage(stage)}
-            pks = [key for key in pks if key not in deletable]
-        if not is_dry_run:
-            removal = {"steps": None, "steps_removed_at": db_threads.now()}
-            Run.objects.filter(pk__in=pks).update(**removal)
+        Run.objects.filter(pk__in=pks).update(steps=None, steps_removed_at=db_threads.now())
         deleted.deleted_steps += len(pks)
         yield
-    last_key = 0
-    while events := list(_oldest_access_events(last_key, limits.access_events)):
-        last_key = events[-1]
-        if not is_dry_run:
-            _delete_access_events(events, limits.access_events)
+    while events := list(_oldest_access_events(old.access_events)):
+        _delete_access_events(events, old.access_events)
         deleted.deleted_access_events += len(events)
         yield
-    if not is_dry_run:
-        yield from _delete_notices(limits)
-
-
-def _delete_notices(limits: Limits) -> Iterator[None]:
-    messages = NoticeMessage.objects.filter(next_try_at=None, created_at__lt=limits.messages)
-    for old_rows in (messages, Notice.objects.filter(over_at__lt=limits.notices)):
-        while keys := list(old_rows.values_list("pk", flat=True)[:BATCH_SIZE]):
-            old_rows.filter(pk__in=keys).delete()
+    messages = NoticeMessage.objects.filter(next_try_at=None, created_at__lt=now - MESSAGES_KEPT)
+    for old_rows in (messages, Notice.objects.filter(over_at__lt=now - NOTICES_KEPT)):
+        while old_keys := list(old_rows.values_list("pk", flat=True)[:BATCH_SIZE]):
+            old_rows.filter(pk__in=old_keys).delete()
             yield
 
 
@@ -196,22 +182,23 @@ class _KeptRuns:
         return self._successes[stage]
 
 
-def _runs_in_batches(runs: RunQuerySet, limit: datetime) -> Iterator[list[tuple[int, int]]]:
-    """Yield the keys of runs that ended before `limit`, each with its stage, the oldest first.
-
-    Runs with an abort request are left out.
-    """
-    last_ended_at, last_key = None, 0
-    prunable = runs.filter(
+def _old_runs(runs: RunQuerySet, limit: datetime) -> RunQuerySet:
+    """Return those that ended before `limit`, the oldest first, without any with an abort."""
+    return runs.filter(
         ~Exists(Abort.every.filter(run=OuterRef("pk"))),
         ~Exists(BulkAbortItem.objects.filter(run=OuterRef("pk"))),
         ended_at__lt=limit,
     ).order_by("ended_at", "pk")
+
+
+def _in_batches(runs: RunQuerySet) -> Iterator[list[tuple[int, int]]]:
+    """Yield the keys of runs, in order of their end, each with its stage."""
+    last_ended_at, last_key = None, 0
     while True:
-        following = prunable
+        following = runs
         if last_ended_at is not None:
             is_later = Q(ended_at__gt=last_ended_at) | Q(pk__gt=last_key)
-            following = prunable.filter(is_later, ended_at__gte=last_ended_at)
+            following = runs.filter(is_later, ended_at__gte=last_ended_at)
         rows = list(following.values_list("ended_at", "pk", "stage")[:BATCH_SIZE])
         if not rows:
             return
@@ -232,11 +219,8 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         for stage in sorted(set(stages_by_key.values())):
             older = Q(pruned_until=None) | Q(pruned_until__lt=limit)
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
-        Acknowledgement.objects.filter(run__in=keys).delete()
-        Dismissal.objects.filter(run__in=keys).delete()
-        EndRequest.objects.filter(run__in=keys).delete()
-        Notice.objects.filter(run__in=keys).delete()
-        NoticeMessage.objects.filter(run__in=keys).delete()
+        for model in (Acknowledgement, Dismissal, EndRequest, Notice, NoticeMessage):
+            model._default_manager.filter(run__in=keys).delete()
         # Kept for its baseline, unless its status has changed since that was measured.
         StageTiming.objects.filter(last_success__in=keys).update(last_success=None)
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run
@@ -246,10 +230,10 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         old_runs._raw_delete(connection.alias)
 
 
-def _oldest_access_events(last_key: int, limit: datetime) -> Iterator[int]:
-    """Yield the keys of the next events before `limit`; keys follow time, or nearly so."""
-    following = AccessEvent.objects.filter(pk__gt=last_key).order_by("pk")
-    for key, occurred_at in following.values_list("pk", "occurred_at")[:BATCH_SIZE]:
+def _oldest_access_events(limit: datetime) -> Iterator[int]:
+    """Yield the keys of the first events before `limit`; keys follow time, or nearly so."""
+    first = AccessEvent.objects.order_by("pk")
+    for key, occurred_at in first.values_list("pk", "occurred_at")[:BATCH_SIZE]:
         if occurred_at < limit:
             yield key
 

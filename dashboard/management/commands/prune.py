@@ -22,12 +22,14 @@ class Command(RunbookCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--dry-run", action="store_true", help="Print what would be deleted; delete nothing."
+            "--dry-run",
+            action="store_true",
+            help="Print what would be deleted at most; delete nothing.",
         )
 
     def run_command(self, **options: Any) -> None:
         if options["dry_run"]:
-            self._print("Would delete", pruning.count_prunable(now()))
+            self._print("Would delete at most", pruning.count_prunable(now()))
             return
         for pause in pruning.prune(now()):
             time.sleep(pause)
