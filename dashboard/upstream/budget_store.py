@@ -21,7 +21,7 @@ from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.log_share import LogShare
 from dashboard.upstream.rate_budget import DEFAULT_LIMIT, RateLimitWindow, ReadBudget
 
-_WINDOW_FIELDS = [field.name for field in fields(RateLimitWindow)]
+WINDOW_FIELDS = [field.name for field in fields(RateLimitWindow)]
 
 
 def abort_reserve(limit: int) -> int:
@@ -122,18 +122,18 @@ def _fetch_window(query: PreparedQuery) -> RateLimitWindow | None:
 
 @cache
 def _window_query() -> PreparedQuery:
-    return PreparedQuery(RateBudget.objects.order_by("pk").values_list(*_WINDOW_FIELDS)[:1])
+    return PreparedQuery(RateBudget.objects.order_by("pk").values_list(*WINDOW_FIELDS)[:1])
 
 
 @cache
 def _locked_window_query() -> PreparedQuery:
     locked = RateBudget.objects.select_for_update().order_by("pk")
-    return PreparedQuery(locked.values_list(*_WINDOW_FIELDS)[:1])
+    return PreparedQuery(locked.values_list(*WINDOW_FIELDS)[:1])
 
 
 @cache
 def _window_update() -> PreparedUpdate:
-    return PreparedUpdate(RateBudget.objects.all(), **parameters(RateBudget, _WINDOW_FIELDS))
+    return PreparedUpdate(RateBudget.objects.all(), **parameters(RateBudget, WINDOW_FIELDS))
 
 
 type _Transition = Callable[[RateLimitWindow | None], RateLimitWindow | None]

@@ -1,16 +1,19 @@
 """Whether the sync reads as planned and, if not, why and until when: the same for all users."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Lead, RateBudget, Upstream
 from dashboard.sync import lead, stage_reader
-from dashboard.texts.rich_text import Message, MessageTable, RichText, Value, to_text
+from dashboard.texts.rich_text import MessageTable, RichText, Value, to_text
 from dashboard.upstream import budget_store
+from dashboard.upstream.rate_budget import RateLimitWindow
 
 _SHORT_PAUSE = timedelta(minutes=2)  # too short to be reported
 _text = MessageTable(
@@ -19,7 +22,6 @@ _text = MessageTable(
         "stopped": gettext_lazy("Sync stopped: no sign of life"),
         "stalled": gettext_lazy("Sync stalled: no round has ended"),
         "clock_set_back": gettext_lazy("The database’s clock was set back: updates paused"),
-        "rate_limit_reached": gettext_lazy("Rate limit reached: updates paused"),
         "rate_limited": gettext_lazy("Northflank is limiting requests (429): updates paused"),
         "probing": gettext_lazy("Checking whether Northflank accepts requests again."),
         "used_up": gettext_lazy("This hour’s requests are used up: updates paused"),
@@ -60,23 +62,13 @@ class SyncHealth:
         return _text(key, text=self.text, since=since, until=until)
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitUsage:
-    """The use of the hourly rate limit, as of Northflank's last response."""
-
-    limit: int  # requests per hour, as all counts here
-    remaining: int
-    own_requests: int
-    reserve: int  # for aborts
-    resets_at: datetime | None  # None: the window has ended, the next request starts a full one
-    backoff_until: datetime | None
-    refusals: int  # consecutive 429s, each after the pause of the previous one
-    synced_at: datetime
+class RateLimitUsage(RateLimitWindow):
+    """The rate limit's window; of one that has ended, the full one that the next request starts."""
 
     @property
-    def other_requests(self) -> int:
-        """The requests of other clients."""
-        return max(self.limit - self.remaining - self.own_requests, 0)
+    def reserve(self) -> int:
+        """How many requests of the hour are kept for aborts."""
+        return budget_store.abort_reserve(self.limit)
 
     @property
     def reserve_start(self) -> int:
@@ -118,7 +110,7 @@ class SyncState:
             return SyncHealth("bad", _text("clock_set_back"), until=caught_up_at)
         usage, since = self.rate_limit, self.upstream_error_since
         if usage and usage.backoff_until:
-            return SyncHealth("warning", _paused_message(usage), since, usage.backoff_until)
+            return SyncHealth("warning", _text("rate_limited"), since, usage.backoff_until)
         if usage and usage.is_probing:
             return SyncHealth("warning", _text("probing"))
         if self.upstream_error:
@@ -134,7 +126,7 @@ class SyncState:
     def _used_up(self) -> SyncHealth | None:
         usage = self.rate_limit
         # Near the end of the hour the requests are used up as planned.
-        if usage is None or usage.resets_at is None or usage.resets_at - self.now < _SHORT_PAUSE:
+        if usage is None or usage.resets_at - self.now < _SHORT_PAUSE:
             return None
         if usage.remaining - usage.reserve >= stage_reader.MAX_REQUESTS_PER_READ:
             return None
@@ -145,23 +137,23 @@ def load(now: datetime) -> SyncState:
     """Return the state of the sync; takes one query of a few rows."""
     _, holder, heartbeat_at, round_ended_at, error, error_since, *budget = _query().fetch()[0]
     since = _time(error_since)
-    usage = _usage(now, *budget)
+    usage = _usage(now, budget)
     heartbeat = _time(heartbeat_at), _time(round_ended_at)
     return SyncState(now, holder or "", *heartbeat, error or "", since, usage)
 
 
+_TIMES = {"resets_at", "synced_at", "backoff_until"}
+
+
 @cache
 def _query() -> CombinedQuery:
-    budget = (
-        "limit", "remaining", "own_requests", "refusals", "resets_at", "backoff_until", "synced_at",
-    )  # fmt: skip
     return CombinedQuery(
         [
             Lead.objects.order_by("pk").values_list("holder", "renewed_at", "round_ended_at")[:1],
             Upstream.objects.exclude(error="")
             .order_by("pk")
             .values_list("error", "error_since")[:1],
-            RateBudget.objects.order_by("pk").values_list(*budget)[:1],
+            RateBudget.objects.order_by("pk").values_list(*budget_store.WINDOW_FIELDS)[:1],
         ]
     )
 
@@ -172,31 +164,13 @@ def _time(value: str | datetime | None) -> datetime | None:
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
-def _usage(
-    now: datetime,
-    limit: int | None,
-    remaining: int,
-    own_requests: int,
-    refusals: int,
-    *times: str | datetime | None,
-) -> RateLimitUsage | None:
-    resets_at, backoff_until, synced_at = map(_time, times)
-    if limit is None or resets_at is None or synced_at is None:
+def _usage(now: datetime, row: Sequence[Any]) -> RateLimitUsage | None:
+    if row[0] is None:
         return None
-    has_ended = resets_at <= now
-    return RateLimitUsage(
-        limit=limit,
-        remaining=limit if has_ended else remaining,
-        own_requests=0 if has_ended else own_requests,
-        reserve=budget_store.abort_reserve(limit),
-        resets_at=None if has_ended else resets_at,
-        backoff_until=backoff_until if backoff_until and backoff_until > now else None,
-        refusals=refusals,
-        synced_at=synced_at,
-    )
-
-
-def _paused_message(usage: RateLimitUsage) -> Message:
-    if not usage.remaining:
-        return _text("rate_limit_reached")
-    return _text("rate_limited")
+    columns = zip(budget_store.WINDOW_FIELDS, row, strict=True)
+    values: list[Any] = [_time(value) if name in _TIMES else value for name, value in columns]
+    usage = RateLimitUsage(*values)
+    if usage.backoff_until and usage.backoff_until <= now:
+        usage = replace(usage, backoff_until=None)
+    has_ended = usage.resets_at <= now
+    return replace(usage, remaining=usage.limit, own_requests=0) if has_ended else usage

@@ -15,8 +15,7 @@ from tests.support.messages import keys
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 RUNNING = SyncState(NOW, holder="a", last_heartbeat_at=NOW)
 USAGE = RateLimitUsage(
-    limit=1000, remaining=500, own_requests=0, reserve=100,
-    resets_at=NOW + timedelta(minutes=45), backoff_until=None, refusals=0, synced_at=NOW,
+    limit=1000, remaining=500, resets_at=NOW + timedelta(minutes=45), synced_at=NOW
 )  # fmt: skip
 HEALTHY = Report(RUNNING, [NameTotals("Production", 30, 30, 30, 30, oldest_with_flow=NOW)])
 INCOMPLETE = {"has_project_list": False}
@@ -72,15 +71,13 @@ def test_health_when_rate_limited_has_end_time() -> None:
     paused = with_usage(backoff_until=until, remaining=0)
     status = report(replace(paused, upstream_error="x", upstream_error_since=NOW)).health
     assert (status.tone, status.since, status.until) == ("warning", NOW, until)
-    assert keys(status.sentence("a", "b")) == "rate_limit_reached since_until"
+    assert keys(status.sentence("a", "b")) == "rate_limited since_until"
 
 
-def test_health_distinguishes_pause_from_spent_rate_limit() -> None:
+def test_health_when_rate_limited_with_requests_left_has_end_time() -> None:
     until = NOW + timedelta(seconds=5)
     status = report(with_usage(backoff_until=until, remaining=985)).health
-    assert keys(status.text) == "rate_limited"
-    exhausted = report(with_usage(backoff_until=until, remaining=0)).health
-    assert keys(exhausted.sentence("", "b")) == "rate_limit_reached until"
+    assert keys(status.sentence("", "b")) == "rate_limited until"
 
 
 @pytest.mark.parametrize("fields", [{}, INCOMPLETE | {"stale": 3}])
