@@ -228,13 +228,7 @@ def _apply_detail(
         if not visible_changes and (has_new_steps or row.failures or was_older):
             updates["version"] = ChangeCounter.take(1)
         update_row(Run, row.pk, **updates)
-    is_for_baseline = (
-        row.status == "success"
-        and row.concluded
-        and not row.has_final_detail
-        and row.last_viewed_at is None
-    )
-    if row.failures and not is_for_baseline:  # whose failure is not logged either: see back_off
+    if row.failures:
         log.info("run.recovered", run=row.run_id)
     tree = updates["steps"]
     # Steps read before the run's end do not count, even if they are the same.

@@ -1,7 +1,7 @@
 """Runs that a list or a read lacks: read them again, or mark them as removed; failing runs, too."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import NorthflankError
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import baselines, mirror, schedule
+from dashboard.sync import mirror, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +54,8 @@ def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
     """Schedule the retry of a run that could not be read, after a backoff that grows each time.
 
     A run that has ended, or was dismissed, is given up after MAX_FAILURES; one that somebody views
-    is not. A detail needed only for the baseline is not retried: the next success serves as well.
+    is not.
     """
-    if Run.objects.filter(baselines.SCHEDULED_DETAIL, pk=run_pk).update(
-        failures=1, next_detail_sync_at=None
-    ):
-        return
     row = Run.objects.filter(pk=run_pk)
     run_id, failures_before, has_concluded, in_flight, last_viewed_at = row.values_list(
         "run_id", "failures", "concluded", "in_flight", "last_viewed_at"
@@ -125,10 +121,6 @@ def _unlisted() -> RunQuerySet:
 
 # --- Removed runs ---------------------------------------------------------------------------------
 
-# A removed run in flight is read again after the time since its removal, within these bounds.
-REMOVED_RETRY_MIN, REMOVED_RETRY_MAX = timedelta(minutes=10), timedelta(hours=6)
-
-
 # A run that is removed or not tracked may have ended: neither it nor its abort is overdue, and it
 # waits for no approval.
 _NOT_OVERDUE: dict[str, Any] = {
@@ -142,19 +134,12 @@ _NOT_OVERDUE: dict[str, Any] = {
 def mark_removed(run_pk: int, *, requested_at: datetime, request_seq: int | None = None) -> None:
     """Mark a run as removed from Northflank; its last known data is kept.
 
-    A run that had not concluded stays in flight until it is dismissed, and is read again at growing
-    intervals.
+    A run that had not concluded stays in flight until it is dismissed, or a list has it again.
     """
     seq = mirror.take_seq(request_seq)
     row = Run.objects.filter(pk=run_pk)
     _mark_removed(row, requested_at, seq)
-    in_flight = row.in_flight().filter(request_seq__lte=seq)
-    removed_since = in_flight.values_list("removed_at", flat=True).first()
-    if removed_since is not None:
-        interval = min(max(REMOVED_RETRY_MIN, requested_at - removed_since), REMOVED_RETRY_MAX)
-        row.update(next_detail_sync_at=requested_at + interval, failures=0)
-    else:  # concluded or dismissed: no further reads
-        row.filter(in_flight=False).update(next_detail_sync_at=None, failures=0)
+    row.filter(request_seq__lte=seq).update(next_detail_sync_at=None, failures=0)
 
 
 def mark_orphaned(requested_at: datetime, request_seq: int | None = None) -> None:

@@ -250,17 +250,13 @@ def test_removed_run_not_concluded_stays_in_flight(stage: Stage) -> None:
     assert not Run.objects.tracked().exists()
 
 
-def test_removed_run_is_read_at_growing_intervals(stage: Stage) -> None:
+def test_removed_run_is_not_read_until_a_list_has_it_again(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    intervals, requested_at = [], 20.0
-    for _ in range(8):
-        missing_runs.mark_removed(get_run().pk, **request_fields(requested_at))
-        next_reads = get_run().next_detail_sync_at
-        assert next_reads is not None
-        interval = (next_reads - at(requested_at)).total_seconds()
-        intervals.append(round(interval / 60))
-        requested_at += interval
-    assert intervals == [10, 10, 20, 40, 80, 160, 320, 360]
+    Run.objects.update(failures=3)
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
+    assert (get_run().next_detail_sync_at, get_run().failures) == (None, 0)
+    mirror_list(stage, api_run(), requested_at=30)
+    assert get_run().removed_at is None
 
 
 def test_removed_concluded_run_is_not_read_again(stage: Stage) -> None:
