@@ -102,7 +102,7 @@ def _due_query(*, urgent_only: bool) -> PreparedModels[Stage]:
 def find_first_reads(now: datetime, limit: int, being_read: Collection[int] = ()) -> list[Stage]:
     """Return up to `limit` due stages that have a gap: those never read, Production first."""
     due = _fetch(_first_reads_query(), now, MAX_READS if limit > 0 else 0, being_read)
-    return [stage for stage in due if schedule.find_gap(stage, now) is not None][: max(limit, 0)]
+    return [stage for stage in due if schedule.has_gap(stage, now)][: max(limit, 0)]
 
 
 @cache

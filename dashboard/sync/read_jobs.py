@@ -19,7 +19,6 @@ from dashboard.northflank import NorthflankError, NotFound, Page, RunDetail, fet
 from dashboard.sync import catalog, due, left_running, mirror, schedule
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.run_reader import read_run
-from dashboard.sync.schedule import Gap
 from dashboard.sync.stage_reader import StageReader, log_omissions
 from dashboard.upstream import access_hint
 
@@ -130,7 +129,7 @@ class StageJob(ReadJob[Stage]):
 
     async def read(self, reader: StageReader) -> None:
         stage, moment = self.row, now()
-        self.is_new = not stage.failures and schedule.find_gap(stage, moment) is not None
+        self.is_new = not stage.failures and schedule.has_gap(stage, moment)
         if self.is_new:
             await self._read_new(reader, moment)
             return
@@ -151,10 +150,10 @@ class StageJob(ReadJob[Stage]):
 
     async def _read_new(self, reader: StageReader, moment: datetime) -> None:
         updates: dict[str, Any] = {"in_flight_incomplete": False}
-        if schedule.find_gap(self.row, moment) is Gap.OLDER_IN_FLIGHT:
-            await reader.read_in_flight(self.row)
-        else:
+        if schedule.is_unread(self.row, moment):
             updates = await reader.read_newest_runs(self.row)
+        else:
+            await reader.read_in_flight(self.row)
         await reader.term.write(self._record, moment, **updates)
 
     async def _read_flow(self, reader: StageReader, moment: datetime) -> None:

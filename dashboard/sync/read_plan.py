@@ -145,9 +145,7 @@ def make_plan(
     `starts` as by `count_starts`; `other_reads`, a second, are those that are not planned here.
     """
     stages = load_stages(now)
-    gaps = any(
-        not stage.failures and schedule.find_gap(stage, now) is not None for stage, _ in stages
-    )
+    gaps = any(not stage.failures and schedule.has_gap(stage, now) for stage, _ in stages)
     counts = dict(_counts_query().fetch(now=now))
     lists, unread_lists, watched_runs = counts[0], counts[1], counts[2]
     has_gaps = gaps or unread_lists > 0

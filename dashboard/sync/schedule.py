@@ -1,7 +1,6 @@
 """Decide when a stage or run is read beside the plan (plan.py): gaps, failures, aborts. Pure."""
 
 from datetime import datetime, timedelta
-from enum import IntEnum
 from typing import Protocol
 
 WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this long after a view
@@ -40,13 +39,6 @@ def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
     return fresh_until is not None and fresh_until + GRACE < now
 
 
-class Gap(IntEnum):
-    """Missing data of a stage, the most urgent first."""
-
-    UNREAD = 0  # never read, or not since a long outage
-    OLDER_IN_FLIGHT = 1  # runs in flight that are not among its newest are unread
-
-
 class ReadTimes(Protocol):
     """The fields of a stage that decide how old its data is."""
 
@@ -65,17 +57,19 @@ class ReadState(ReadTimes, Protocol):
     def in_flight_incomplete(self) -> bool: ...
 
 
-def find_gap(stage: ReadState, now: datetime) -> Gap | None:
-    """Return the gap in a stage's data; None if it was read and is not long out of date."""
+def is_unread(stage: ReadTimes, now: datetime) -> bool:
+    """Return whether a stage was never read, or not since a long outage."""
     if stage.synced_at is None:
-        return Gap.UNREAD
-    if stage.has_flow is False:
-        return None  # no runs without a flow
-    if stage.fresh_until is not None:
-        planned = stage.fresh_until - stage.synced_at
-        if stage.synced_at + max(2 * planned, MIN_GAP_AGE) < now:
-            return Gap.UNREAD
-    return Gap.OLDER_IN_FLIGHT if stage.in_flight_incomplete else None
+        return True
+    if stage.has_flow is False or stage.fresh_until is None:
+        return False  # no runs without a flow
+    planned = stage.fresh_until - stage.synced_at
+    return stage.synced_at + max(2 * planned, MIN_GAP_AGE) < now
+
+
+def has_gap(stage: ReadState, now: datetime) -> bool:
+    """Return whether a stage is unread, or runs in flight that are not among its newest are."""
+    return is_unread(stage, now) or (stage.has_flow is not False and stage.in_flight_incomplete)
 
 
 def is_idle_without_flow(

@@ -16,7 +16,6 @@ from dashboard.sync import reads as sync_reads
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.schedule import Gap
 from dashboard.sync.stage_reader import IN_FLIGHT_PAGES
 from tests.support import factories
 from tests.support.world import T0, LoggedEvents, World, at
@@ -27,24 +26,26 @@ from tests.support.world import T0, LoggedEvents, World, at
 @pytest.mark.parametrize(
     ("fields", "later", "gap"),
     [
-        ({"synced_at": None}, 0, Gap.UNREAD),
-        ({"synced_at": None, "has_flow": False}, 0, Gap.UNREAD),
+        ({"synced_at": None}, 0, "unread"),
+        ({"synced_at": None, "has_flow": False}, 0, "unread"),
         ({}, 0, None),
         ({"fresh_until": at(400)}, 800, None),  # twice its planned interval
-        ({"fresh_until": at(400)}, 801, Gap.UNREAD),
+        ({"fresh_until": at(400)}, 801, "unread"),
         ({"fresh_until": at(5)}, 300, None),  # however short that is
-        ({"fresh_until": at(5)}, 301, Gap.UNREAD),
+        ({"fresh_until": at(5)}, 301, "unread"),
         ({"fresh_until": at(400), "has_flow": False}, 9999, None),
         ({"fresh_until": None}, 9999, None),
-        ({"in_flight_incomplete": True}, 0, Gap.OLDER_IN_FLIGHT),
-        ({"in_flight_incomplete": True, "fresh_until": at(400)}, 801, Gap.UNREAD),
+        ({"in_flight_incomplete": True}, 0, "gap"),
+        ({"in_flight_incomplete": True, "fresh_until": at(400)}, 801, "unread"),
     ],
 )
 def test_gap_of_stage_follows_its_last_read(
-    fields: dict[str, object], later: float, gap: Gap | None
+    fields: dict[str, object], later: float, gap: str | None
 ) -> None:
     defaults = {"has_flow": True, "synced_at": T0, "fresh_until": at(400)}
-    assert schedule.find_gap(Stage(**defaults | fields), at(later)) is gap
+    stage = Stage(**defaults | fields)
+    assert schedule.is_unread(stage, at(later)) == (gap == "unread")
+    assert schedule.has_gap(stage, at(later)) == (gap is not None)
 
 
 # In which order
@@ -201,7 +202,7 @@ def test_more_runs_in_flight_than_one_read_takes_are_found_by_further_reads(
 def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> None:
     long_lists.sync()
     production = Stage.objects.filter(pipeline__slug="ledger", name="Production")
-    production.update(in_flight_incomplete=True)
+    production.update(in_flight_incomplete=True, failures=1)  # after a failure all is read
     long_lists.sandbox.requests.clear()
     plan = ReadPlan(Plan(scale=1.0, longest=3600.0), {})
     [stage] = production.select_related("pipeline__project")
@@ -245,7 +246,7 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     after_outage.live.reads.plan_again()  # its plan of hours ago
     after_outage.live.sync(1)
     flows = Stage.objects.exclude(has_flow=False)
-    assert not any(schedule.find_gap(stage, timezone.now()) for stage in flows)
+    assert not any(schedule.has_gap(stage, timezone.now()) for stage in flows)
     lists = [request for request in stage_requests(after_outage) if request.endswith("runs")]
     assert flows.count() <= len(lists) < 1.5 * flows.count()
 

@@ -1,7 +1,7 @@
 """Count stages by the state of their last read: in the database or, if they are loaded, here.
 
 The database counts all; only those whose last read is not fresh are loaded. A stage counts as
-unread while its runs in flight are not known (`schedule.find_gap`): it was never read, or not since
+unread while its runs in flight are not known (`schedule.has_gap`): it was never read, or not since
 a long outage.
 """
 
@@ -113,7 +113,7 @@ def _add_reads(
         totals = by_name.get(stage.name)
         if totals is None:
             continue  # it was added between the two queries
-        has_gap = schedule.find_gap(stage, now) is not None
+        has_gap = schedule.has_gap(stage, now)
         if has_gap:
             totals.unread += 1
             totals.unread_failing += bool(stage.error)
