@@ -18,7 +18,7 @@ from dashboard.models import CatalogSync, ReadRequest, RequestCounter, Run, Stag
 from dashboard.northflank import NorthflankError, NotFound, Page, RunDetail, fetch_all_pages
 from dashboard.sync import catalog, due, left_running, mirror, schedule
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.run_reader import read_run
+from dashboard.sync.run_reader import place, read_run
 from dashboard.sync.stage_reader import StageReader, log_omissions
 from dashboard.upstream import access_hint
 
@@ -233,12 +233,11 @@ class LinkJob(ReadJob[ReadRequest]):
         stage = self.row.stage
         if stage is None:
             raise ValueError("A link names a stage.")
-        place = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
         requested_at, seq = now(), await run_in_db_thread(RequestCounter.take_next)
         detail = None
         with contextlib.suppress(NotFound):
             detail = await reader.call(
-                lambda nf: nf.get_run(*place, self.row.run_id), request_seq=seq
+                lambda nf: nf.get_run(*place(stage), self.row.run_id), request_seq=seq
             )
         await reader.term.write(self._record, stage, detail, requested_at, seq)
 

@@ -4,13 +4,11 @@ from datetime import datetime
 from typing import TypedDict
 
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import RequestCounter, Run
+from dashboard.models import RequestCounter, Run, Stage
 from dashboard.northflank import NorthflankError, NotFound, RunDetail, UnexpectedResponse
 from dashboard.sync import mirror, missing_runs
 from dashboard.sync.lead import Term
 from dashboard.upstream.connection import Connection
-
-PER_PAGE = 100  # Northflank's maximum
 
 
 class RequestStamp(TypedDict):
@@ -23,6 +21,11 @@ class RequestStamp(TypedDict):
 def stamp_request() -> RequestStamp:
     """Return the stamp of a request that is sent now."""
     return {"requested_at": now(), "request_seq": RequestCounter.take_next()}
+
+
+def place(stage: Stage) -> tuple[str, str, str]:
+    """Return a stage as the client's methods take it: project, pipeline and name."""
+    return stage.pipeline.project.slug, stage.pipeline.slug, stage.name
 
 
 async def read_run(connection: Connection, run: Run, term: Term | None = None) -> Run | None:
@@ -61,17 +64,16 @@ async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> R
     then the 404 may be wrong.
     """
     stage = run.stage
-    place = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
     try:
         return await connection.call(
-            lambda nf: nf.get_run(*place, run.run_id), request_seq=request_seq
+            lambda nf: nf.get_run(*place(stage), run.run_id), request_seq=request_seq
         )
     except NotFound:
         if run.removed_at is not None or stage.has_flow is False:
             return None
         concluded = None if run.concluded else False
         page = await connection.call(
-            lambda nf: nf.list_runs(*place, concluded=concluded, per_page=PER_PAGE),
+            lambda nf: nf.list_runs(*place(stage), concluded=concluded),
             request_seq=request_seq,
         )
         if any(api_run.id == run.run_id for api_run in page.items):

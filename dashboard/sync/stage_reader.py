@@ -16,22 +16,11 @@ import structlog
 from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Run, Stage
-from dashboard.northflank import (
-    NorthflankClient,
-    NotFound,
-    Page,
-    ReleaseFlow,
-)
+from dashboard.northflank import NorthflankClient, NotFound, Page, ReleaseFlow
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import (
-    catalog,
-    mirror,
-    missing_runs,
-    pruning,
-    run_rows,
-)
+from dashboard.sync import catalog, mirror, missing_runs, pruning, run_rows
 from dashboard.sync.lead import Term
-from dashboard.sync.run_reader import PER_PAGE, RequestStamp, stamp_request
+from dashboard.sync.run_reader import RequestStamp, place, stamp_request
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -115,22 +104,18 @@ class StageReader:
         stage.has_flow, stage.flow_synced_at = flow is not None, moment
 
     async def _has_runs(self, stage: Stage) -> bool:
-        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         try:
-            page = await self.call(
-                lambda nf: nf.list_runs(project, pipeline, stage.name, per_page=1)
-            )
+            page = await self.call(lambda nf: nf.list_runs(*place(stage), per_page=1))
         except NotFound:
             return False
         return bool(page.items)
 
     async def _find_flow(self, stage: Stage) -> ReleaseFlow | None:
-        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         with contextlib.suppress(NotFound):
-            return await self.call(lambda nf: nf.get_release_flow(project, pipeline, stage.name))
+            return await self.call(lambda nf: nf.get_release_flow(*place(stage)))
         if stage.has_flow:
             # A revoked permission may look the same; then this raises NotFound for the pipeline.
-            await self.call(lambda nf: nf.check_pipeline(project, pipeline))
+            await self.call(lambda nf: nf.check_pipeline(*place(stage)[:2]))
         return None
 
     async def read_runs(self, stage: Stage, *, with_history: bool) -> None:
@@ -199,21 +184,13 @@ class StageReader:
         self,
         stage: Stage,
         page_number: int,
-        stamp: "RequestStamp",
+        stamp: RequestStamp,
         *,
         concluded: bool | None = None,
     ) -> Page[ApiRun]:
         """Return one page of a stage's runs, or of those with this `concluded`."""
-        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         return await self.call(
-            lambda nf: nf.list_runs(
-                project,
-                pipeline,
-                stage.name,
-                page=page_number,
-                concluded=concluded,
-                per_page=PER_PAGE,
-            ),
+            lambda nf: nf.list_runs(*place(stage), page=page_number, concluded=concluded),
             request_seq=stamp["request_seq"],
         )
 
