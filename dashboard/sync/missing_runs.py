@@ -76,11 +76,6 @@ def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
         log.warning("run.read_failed", run=run_id, cause=error.cause, message=str(error))
 
 
-def retry_on_recovery(run_pk: int, moment: datetime) -> None:
-    """Make a run due now: it is read once the account-wide outage is over."""
-    Run.objects.filter(pk=run_pk).update(next_detail_sync_at=moment)
-
-
 def schedule_unlisted(
     stage_id: int,
     api_runs: Iterable[ApiRun],

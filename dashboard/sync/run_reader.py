@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import TypedDict
 
+from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Run, Stage
 from dashboard.northflank import NorthflankError, NotFound, RunDetail, UnexpectedResponse
@@ -46,7 +47,8 @@ async def read_run(connection: Connection, run: Run, term: Term | None = None) -
             )
     except NorthflankError as error:
         if connection.is_account_wide(error):
-            await write(missing_runs.retry_on_recovery, run.pk, now())
+            # It is read once the outage is over.
+            await write(update_row, Run, run.pk, next_detail_sync_at=now())
         else:
             await write(missing_runs.back_off, run.pk, error, now())
         raise

@@ -208,7 +208,9 @@ def log_omissions(name: str, page: Page[Any]) -> None:
 def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: RequestStamp) -> None:
     is_cut = page_number == 1 and page.has_next and _is_newest_first(page)
     if is_cut and _is_last_new(stage, page):
-        _save_gap(stage)  # first: then the run is not new any more
+        # The runs behind this page may be as new. Before they are stored, and not new any more.
+        stage.in_flight_incomplete, stage.next_history_page = True, 2
+        update_row(Stage, stage.pk, in_flight_incomplete=True, next_history_page=2)
     mirror.apply_runs(stage.pk, page.items, **stamp)
     log_omissions(str(stage), page)
     if page_number == 1 and not page.has_next:
@@ -226,12 +228,6 @@ def _is_last_new(stage: Stage, page: Page[ApiRun]) -> bool:
     if not page.items or run_rows.ended_before(page.items[-1], stage.pruned_until):
         return False
     return not Run.objects.filter(stage=stage, run_id=page.items[-1].id).exists()
-
-
-def _save_gap(stage: Stage) -> None:
-    """Record that the runs behind the first page may be as new as those on it."""
-    stage.in_flight_incomplete, stage.next_history_page = True, 2
-    update_row(Stage, stage.pk, in_flight_incomplete=True, next_history_page=2)
 
 
 def _is_newest_first(first: Page[ApiRun]) -> bool:

@@ -239,18 +239,12 @@ def test_first_failure_and_recovery_of_a_run_give_new_versions(stage: Stage) -> 
     assert versions[0] < versions[1] == versions[2] < versions[3] == versions[4]
 
 
-def test_failed_read_of_concluded_run_is_not_repeated(stage: Stage) -> None:
+def test_failed_read_of_concluded_run_is_repeated_like_others(stage: Stage) -> None:
     mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED))
     Run.objects.update(next_detail_sync_at=at(5))
     missing_runs.back_off(get_run("r1").pk, ServerError("broken"), at(100))
-    assert (get_run("r1").failures, get_run("r1").next_detail_sync_at) == (1, None)
+    assert (get_run("r1").failures, get_run("r1").next_detail_sync_at) == (1, at(110))
     assert (get_run("r2").failures, get_run("r2").next_detail_sync_at) == (0, at(5))
-
-
-def test_retry_on_recovery_sets_only_that_runs_due_time(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    missing_runs.retry_on_recovery(get_run("r1").pk, at(9))
-    assert (get_run("r1").next_detail_sync_at, get_run("r2").next_detail_sync_at) == (at(9), None)
 
 
 def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
