@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 
 from dashboard.models import Run, Stage
-from dashboard.sync import mirror, missing_runs, read_plan, reads, watchers
+from dashboard.sync import mirror, missing_runs, read_plan, watchers
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
-from dashboard.upstream.rate_budget import ReadBudget
 from tests.support import factories
 from tests.support.world import T0, api_run, at
 
@@ -45,15 +43,6 @@ def test_slower_plan_extends_fresh_until_before_it_expires(stage: Stage) -> None
     assert extended > at(1000)
     make_plan(rate, 97)
     assert read_fresh_until(stage) == extended
-
-
-def test_plan_that_cannot_be_read_leaves_fresh_until(stage: Stage) -> None:
-    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
-    for seconds in (95, 200):
-        reads.plan_reads(ReadBudget(MAX_REQUESTS_PER_READ - 1, 2_700), at(seconds), {}, 0.0)
-        assert read_fresh_until(stage) == at(100)
-    reads.plan_reads(ReadBudget(MAX_REQUESTS_PER_READ, 2_700), at(95), {}, 0.0)
-    assert read_fresh_until(stage) != at(100)
 
 
 def test_expired_fresh_until_is_not_extended(stage: Stage) -> None:
