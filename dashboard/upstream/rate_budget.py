@@ -75,15 +75,26 @@ class ReadBudget:
 
     requests: int
     seconds: float
+    limit: int = DEFAULT_LIMIT  # requests of a whole window
     reserve: int = 0  # requests kept for aborts; the last half is for sending them only
     backoff_until: datetime | None = None
     other_requests: float = 0.0  # expected from other clients in these seconds
     burst: float = 0.0  # requests ahead of the even rate
-    margin: float = 0.0  # largest burst of planned reads; urgent ones may reach twice as much
     # The pause after a 429 is over, but no request was answered since: one request at a time.
     is_probing: bool = False
-    in_flight_requests: float = 0.0  # requests that first reads leave to runs in flight
     log_requests: int = 0  # of what was sent in this window, those for logs
+
+    @property
+    def margin(self) -> float:
+        """The largest burst of planned reads; urgent ones may reach twice as much."""
+        return self.limit * MARGIN
+
+    @property
+    def in_flight_requests(self) -> float:
+        """The requests that first reads leave to runs in flight in these seconds."""
+        hours = self.seconds / WINDOW.total_seconds()
+        usable = (self.limit - self.reserve) * hours
+        return IN_FLIGHT_SHARE * max(usable - self.other_requests, MIN_OWN_SHARE * usable)
 
     @property
     def first_read_requests(self) -> int:
@@ -140,35 +151,18 @@ def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> Read
     )
     is_over = window.resets_at <= now  # the next request starts a new window
     seconds = (WINDOW if is_over else window.resets_at - now).total_seconds()
-    requests = (window.limit if is_over else window.remaining) - reserve
-    other_requests = window.others_rate * seconds
-    margin = window.limit * MARGIN
-    elapsed = max((now - window.synced_at).total_seconds(), 0.0)
-    is_probing = window.refusals > 0 and backoff_until is None
     budget = ReadBudget(
-        requests,
-        seconds,
-        reserve,
-        backoff_until,
-        other_requests,
-        window.burst,
-        margin,
-        is_probing,
+        requests=(window.limit if is_over else window.remaining) - reserve,
+        seconds=seconds,
+        limit=window.limit,
+        reserve=reserve,
+        backoff_until=backoff_until,
+        other_requests=window.others_rate * seconds,
+        is_probing=window.refusals > 0 and backoff_until is None,
         log_requests=0 if is_over else window.log_requests,
     )
-    budget = replace(budget, in_flight_requests=_in_flight_requests(window.limit, budget, seconds))
-    if not window.burst:
-        return budget
+    elapsed = max((now - window.synced_at).total_seconds(), 0.0)
     return replace(budget, burst=max(window.burst - budget.requests_per_second * elapsed, 0.0))
-
-
-def _in_flight_requests(limit: int, budget: ReadBudget, seconds: float) -> float:
-    """Return the requests that first reads leave to runs in flight in `seconds`."""
-    hour = WINDOW.total_seconds()
-    usable = limit - budget.reserve
-    other_requests = budget.other_requests / max(budget.seconds, 1.0) * hour
-    own_requests = max(usable - other_requests, MIN_OWN_SHARE * usable)
-    return IN_FLIGHT_SHARE * own_requests * seconds / hour
 
 
 def after_response(

@@ -317,7 +317,7 @@ def test_reserve_slows_recovery_from_burst() -> None:
 
 
 def test_budget_before_first_response_is_documented_limit() -> None:
-    expected = ReadBudget(900, 3600, 100, None, 0, 0, 100, in_flight_requests=225)
+    expected = ReadBudget(900, 3600, reserve=100)
     assert rules.compute(None, 100, T0) == expected
 
 
@@ -592,7 +592,7 @@ def test_reading_at_even_rate_causes_no_burst() -> None:
 
 @pytest.mark.parametrize("requests", [0, -5])
 def test_budget_without_requests_may_not_read(requests: int) -> None:
-    assert not ReadBudget(requests, 60, reserve=100, margin=100).may_read
+    assert not ReadBudget(requests, 60, reserve=100).may_read
 
 
 windows = st.builds(
