@@ -17,7 +17,7 @@ from django.core.checks import CheckMessage, Error, register
 from dashboard.db.threads import now
 from dashboard.models import NoticeMessage
 from dashboard.notices import webhook
-from dashboard.notices.errors import SendError
+from dashboard.notices.webhook import SendError
 
 # Seconds for a service of Apprise; delivery.LEASE is longer.
 TIMEOUT = 40.0

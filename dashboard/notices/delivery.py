@@ -17,7 +17,7 @@ from dashboard.models import NoticeMessage
 from dashboard.models.counters import CounterName, increment, store
 from dashboard.models.notices import MessageQuerySet
 from dashboard.notices import channels, webhook
-from dashboard.notices.errors import SendError
+from dashboard.notices.webhook import SendError
 
 log = structlog.get_logger(__name__)
 

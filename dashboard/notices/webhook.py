@@ -12,11 +12,14 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from dashboard.models import NoticeMessage
-from dashboard.notices.errors import SendError
 
 VERSION = 1  # of the body
 TIMEOUT = 15.0  # seconds for all of a request
 MIN_SECRET_LENGTH = 24  # bytes, as the standard asks for
+
+
+class SendError(Exception):
+    """A message did not arrive, or perhaps not; the text states why, without any address."""
 
 
 def is_webhook(address: str) -> bool:

@@ -12,6 +12,7 @@ from functools import cache
 
 import structlog
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import BigIntegerField
 
@@ -56,10 +57,6 @@ def _failed_recently(run: Run, now: datetime) -> bool:
     return expiry is not None and now < expiry
 
 
-class NotAllowed(Exception):
-    """The user may not acknowledge the run; the message states why."""
-
-
 class NothingToAcknowledge(Exception):
     """The run is not overdue, does not wait for an approval, and has not failed within a day."""
 
@@ -67,7 +64,8 @@ class NothingToAcknowledge(Exception):
 def acknowledge(run: Run, user: User, *, take_over_from: Collection[int] = ()) -> None:
     """Acknowledge `run` for `user`, taking over the acknowledgements with keys `take_over_from`.
 
-    An open acknowledgement of the same user is kept. Raise NotAllowed or NothingToAcknowledge.
+    An open acknowledgement of the same user is kept. Raise PermissionDenied, or
+    NothingToAcknowledge.
     """
     _check_permission(run, user)
     now = db_threads.now()
@@ -104,7 +102,7 @@ def acknowledge(run: Run, user: User, *, take_over_from: Collection[int] = ()) -
 
 
 def hand_back(run: Run, user: User) -> None:
-    """End the acknowledgement of `run` by `user`, if there is one; raise NotAllowed."""
+    """End the acknowledgement of `run` by `user`, if there is one; raise PermissionDenied."""
     _check_permission(run, user)
     with transaction.atomic():
         ChangeCounter.lock()
@@ -193,4 +191,4 @@ def _check_permission(run: Run, user: User) -> None:
     permission = permissions.for_user(user).acknowledge_permission(run.stage)
     if not permission.allowed:
         log.warning("acknowledgement.denied", run=run.run_id, by=user.get_username())
-        raise NotAllowed(permission.denied_reason)
+        raise PermissionDenied(permission.denied_reason)

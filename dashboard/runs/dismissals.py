@@ -5,6 +5,7 @@ Users who may abort a run may dismiss and restore it. Who did so, and when, is r
 
 import structlog
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
 from dashboard.accounts import permissions
@@ -15,10 +16,6 @@ from dashboard.models.runs import mark_changed
 from dashboard.runs import removals
 
 log = structlog.get_logger(__name__)
-
-
-class NotAllowed(Exception):
-    """The user may not dismiss the run, or nobody may restore it; the message states why."""
 
 
 class NothingToDismiss(Exception):
@@ -33,7 +30,7 @@ def is_dismissible(run: Run) -> bool:
 def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -> None:
     """Dismiss a removed run, so that it is no longer in flight; idempotent.
 
-    `user_permissions` default to the account's; a token may narrow them. Raise NotAllowed or
+    `user_permissions` default to the account's; a token may narrow them. Raise PermissionDenied or
     NothingToDismiss.
     """
     _check_permission(run, user, user_permissions)
@@ -54,11 +51,11 @@ def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -
 def restore(run: Run, user: User, user_permissions: Permissions | None = None) -> bool:
     """Restore a dismissed run, and have it read next; return whether it was dismissed.
 
-    Idempotent. Raise NotAllowed, also while the run's project is not read.
+    Idempotent. Raise PermissionDenied, also while the run's project is not read.
     """
     _check_permission(run, user, user_permissions)
     if reason := removals.not_read_reason(run.stage.pipeline):
-        raise NotAllowed(str(reason))
+        raise PermissionDenied(str(reason))
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():
         ChangeCounter.lock()
@@ -73,4 +70,4 @@ def _check_permission(run: Run, user: User, user_permissions: Permissions | None
     permission = (user_permissions or permissions.for_user(user)).abort_permission(run.stage)
     if not permission.allowed:
         log.warning("run.dismissal_denied", run=run.run_id, by=user.get_username())
-        raise NotAllowed(permission.denied_reason)
+        raise PermissionDenied(permission.denied_reason)

@@ -26,15 +26,11 @@ MAX_CHANGED = 1_000  # runs; of more, those that changed last
 # old.
 MAX_DELAY = timedelta(days=1)
 MAX_READ_TIME = timedelta(seconds=10)  # a read is dated by its request, and stored after the answer
-MAX_NAMES = 3  # of who aborted most; others are counted together
 _text = MessageTable(
     {
         "failed": lambda n: ngettext("%(n)d failed", "%(n)d failed", n),
         "overdue": lambda n: ngettext("%(n)d became overdue", "%(n)d became overdue", n),
         "aborted_by": lambda n: ngettext("%(n)d aborted by %(who)s", "%(n)d aborted by %(who)s", n),
-        "aborted_by_others": lambda n: ngettext(
-            "%(n)d aborted by others", "%(n)d aborted by others", n
-        ),
         "aborted_outside": lambda n: ngettext(
             "%(n)d aborted outside this dashboard", "%(n)d aborted outside this dashboard", n
         ),
@@ -141,13 +137,10 @@ def _aborted(runs: list[int]) -> Iterator[News]:
     aborts = Abort.objects.accepted_or_aborted().filter(run__in=runs).order_by("pk")
     names: dict[int, str] = dict(aborts.values_list("run_id", "username"))
     by_name: dict[str, list[int]] = {}
-    for run in filter(names.__contains__, runs):
-        by_name.setdefault(names[run], []).append(run)
-    most = sorted(by_name, key=lambda name: len(by_name[name]), reverse=True)[:MAX_NAMES]
-    for name in most:
+    for run in runs:
+        by_name.setdefault(names.get(run, ""), []).append(run)
+    outside = by_name.pop("", [])
+    for name in sorted(by_name, key=lambda name: len(by_name[name]), reverse=True):
         yield News(_text("aborted_by", n=len(by_name[name]), who=ExternalText(name)), by_name[name])
-    others = [run for run in runs if run in names and names[run] not in most]
-    outside = [run for run in runs if run not in names]
-    for kind, rest in (("aborted_by_others", others), ("aborted_outside", outside)):
-        if rest:
-            yield News(_text(kind, n=len(rest)), rest)
+    if outside:
+        yield News(_text("aborted_outside", n=len(outside)), outside)

@@ -10,6 +10,7 @@ from functools import cache
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models import BigIntegerField
 from django.utils.translation import gettext as _
@@ -25,10 +26,6 @@ _USER = Parameter("user", BigIntegerField())
 
 class SavedViewError(Exception):
     """The request was refused; the message states why."""
-
-
-class NotAllowed(SavedViewError):
-    """The user may not do that."""
 
 
 def visible_to(user: User) -> Sequence[SavedView]:
@@ -77,7 +74,7 @@ def save(
     if len(query) > SavedView.QUERY_LENGTH:
         raise SavedViewError(_("This filter is too long to save."))
     if shared and not may_share(user, user_permissions):
-        raise NotAllowed(_("Only superusers and users who can abort runs can share views."))
+        raise PermissionDenied(_("Only superusers and users who can abort runs can share views."))
     with transaction.atomic():
         ChangeCounter.take(1)
         # Locks the user: two concurrent requests must not exceed the limit.
@@ -100,7 +97,7 @@ def delete(user: User, view_pk: int) -> str:
     view = _get_visible(user, view_pk)
     if not may_delete(user, view):
         template = _("Only its owner, %(owner)s, can delete “%(view)s”.")
-        raise NotAllowed(template % {"view": view.name, "owner": view.owner})
+        raise PermissionDenied(template % {"view": view.name, "owner": view.owner})
     with transaction.atomic():
         ChangeCounter.take(1)
         view.delete()
@@ -137,4 +134,4 @@ def _get_visible(user: User, view_pk: int) -> SavedView:
 
 def _check_writable() -> None:
     if settings.READ_ONLY:
-        raise NotAllowed(_("This dashboard is read-only."))
+        raise PermissionDenied(_("This dashboard is read-only."))

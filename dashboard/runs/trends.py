@@ -25,7 +25,7 @@ class Measure(StrEnum):
     """A duration of a run; the value begins its word."""
 
     DURATION = "d"  # of a success, waits for approval included
-    QUEUE = "q"  # from its creation to its start
+    QUEUEING = "q"  # from its creation to its start
     RECOVERY = "r"  # of a success: since the first failure after the success before
     APPROVAL = "p"  # waiting for people; known only if its steps were read after its end
 
@@ -125,7 +125,7 @@ def words(run: Run, counted: Collection[str], reason: str) -> list[str]:
     if run.status == "success" and run.concluded_at:
         found.append(word(Measure.DURATION, run.concluded_at - (started_at or run.created_at)))
     if started_at:
-        found.append(word(Measure.QUEUE, started_at - run.created_at))
+        found.append(word(Measure.QUEUEING, started_at - run.created_at))
     if run.status == "aborted":
         found.append(REASON + reason)
     if run.has_final_detail and (root := steps.decode(run.steps)) is not None:

@@ -8,7 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from dashboard.notices import apprise_child, channels
-from dashboard.notices.errors import SendError
+from dashboard.notices.webhook import SendError
 from tests.support.notices import Receiver, message
 
 # As texts.py leaves it: a word joiner follows what would begin a mention or a link.

@@ -10,7 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from dashboard.notices import channels, webhook
-from dashboard.notices.errors import SendError
+from dashboard.notices.webhook import SendError
 from tests.support.notices import SECRET, Receiver, message
 
 

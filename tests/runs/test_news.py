@@ -115,7 +115,8 @@ def test_aborted_runs_are_told_by_who_aborted_most(stage: Stage) -> None:
         "aborted_by ben": 4,
         "aborted_by cleo": 3,
         "aborted_by ana": 2,
-        "aborted_by_others": 2,
+        "aborted_by dan": 1,
+        "aborted_by eve": 1,
         "aborted_outside": 1,
     }
 

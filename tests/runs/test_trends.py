@@ -14,19 +14,19 @@ WEDNESDAY = date(2026, 7, 1)
 
 
 def seconds(*values: float) -> Period:
-    words = (trends.word(Measure.QUEUE, timedelta(seconds=value)) for value in values)
+    words = (trends.word(Measure.QUEUEING, timedelta(seconds=value)) for value in values)
     return Period(WEDNESDAY, WEDNESDAY, Counter(words))
 
 
 @given(st.floats(1, 1e8))
 def test_duration_is_known_to_five_percent(value: float) -> None:
-    typical = seconds(value).typical(Measure.QUEUE)
+    typical = seconds(value).typical(Measure.QUEUEING)
     assert typical
     assert typical.median.total_seconds() == pytest.approx(value, rel=0.05)
 
 
 def test_typical_durations_are_the_median_and_the_95th_percentile() -> None:
-    typical = seconds(*range(1, 101)).typical(Measure.QUEUE)
+    typical = seconds(*range(1, 101)).typical(Measure.QUEUEING)
     assert typical
     assert typical.n == 100
     assert typical.median.total_seconds() == pytest.approx(50, rel=0.05)
@@ -35,14 +35,14 @@ def test_typical_durations_are_the_median_and_the_95th_percentile() -> None:
 
 @pytest.mark.parametrize("value", [0, 0.9, -5])
 def test_less_than_a_second_is_nothing(value: float) -> None:
-    typical = seconds(value).typical(Measure.QUEUE)
+    typical = seconds(value).typical(Measure.QUEUEING)
     assert typical
     assert typical.p95 == timedelta()
 
 
 def test_other_words_are_no_durations() -> None:
     period = Period(WEDNESDAY, WEDNESDAY, Counter({"q1": 0, "q": 1, "d1": 1, "queued": 2}))
-    assert period.typical(Measure.QUEUE) is None
+    assert period.typical(Measure.QUEUEING) is None
 
 
 def test_weeks_begin_on_monday_and_are_cut_at_both_ends() -> None:

@@ -64,7 +64,7 @@ def test_run_counts_with_its_durations_once_it_has_ended(stage: Stage) -> None:
     mirror_list(stage, api_run())
     assert not StageDay.objects.exists()
     mirror_list(stage, api_run(**ENDED), requested_at=6)
-    assert counts() == {"success": 1, word(Measure.DURATION, 55): 1, word(Measure.QUEUE, 10): 1}
+    assert counts() == {"success": 1, word(Measure.DURATION, 55): 1, word(Measure.QUEUEING, 10): 1}
     project_day = ProjectDay.objects.get()
     assert (project_day.stage_name, project_day.counts) == ("Production", counts())
 
@@ -80,7 +80,7 @@ def test_corrected_end_moves_the_run_to_another_day_and_outcome(stage: Stage) ->
     mirror_list(stage, api_run(**ENDED))
     mirror_list(stage, api_run(**FAILED | {"concluded_at": at(90_000)}), requested_at=90_001)
     assert counts() == {}
-    assert counts(TODAY + timedelta(days=1)) == {"failure": 1, word(Measure.QUEUE, 10): 1}
+    assert counts(TODAY + timedelta(days=1)) == {"failure": 1, word(Measure.QUEUEING, 10): 1}
 
 
 def test_run_that_is_in_flight_again_does_not_count(stage: Stage) -> None:
@@ -92,7 +92,7 @@ def test_run_that_is_in_flight_again_does_not_count(stage: Stage) -> None:
 
 def test_unknown_outcomes_count_as_other(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED | {"status": "evaporated"}))
-    assert counts() == {"other": 1, word(Measure.QUEUE, 10): 1}
+    assert counts() == {"other": 1, word(Measure.QUEUEING, 10): 1}
 
 
 def run_at(minute: int, ends: dict[str, Any], **fields: Any) -> object:
@@ -150,4 +150,4 @@ def test_sums_stay_when_runs_are_deleted(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED))
     pruning.delete_runs(dict.fromkeys(Run.objects.values_list("pk", flat=True), stage.pk), at(99))
     assert not Run.objects.exists()
-    assert counts() == {"success": 1, word(Measure.DURATION, 55): 1, word(Measure.QUEUE, 10): 1}
+    assert counts() == {"success": 1, word(Measure.DURATION, 55): 1, word(Measure.QUEUEING, 10): 1}

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from dashboard.management.cli.command import OperatorCommand, shell_account
 from dashboard.notices import channels, texts
-from dashboard.notices.errors import SendError
+from dashboard.notices.webhook import SendError
 
 
 class Command(OperatorCommand):

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -159,7 +160,7 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
     change = dismissals.dismiss if request.method == "POST" else dismissals.restore
     try:
         change(run_object, client.user, client.permissions)
-    except dismissals.NotAllowed as denied:
+    except PermissionDenied as denied:
         raise ApiError("not_allowed", str(denied)) from denied
     except dismissals.NothingToDismiss as conflict:
         raise ApiError(

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Protocol
 
-from django.conf import settings
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -20,12 +19,7 @@ from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable, to_text
 
 _LONG = timedelta(minutes=1)  # until new runs show: what takes less needs no mention
-_text = MessageTable(
-    {
-        "new_runs": gettext_lazy("New runs: up to %(time)s"),
-        "webhook": gettext_lazy("With the webhook, new runs show after 1 s."),
-    }
-)
+_text = MessageTable({"new_runs": gettext_lazy("New runs: up to %(time)s")})
 
 
 class ReadStage(schedule.ReadTimes, Protocol):
@@ -75,12 +69,6 @@ class DataAge:
         is_long = within > _LONG.total_seconds()
         time = durations.format_rounded(timedelta(seconds=within))
         return _text("new_runs", time=time) if is_long else ""
-
-    @property
-    def remedy(self) -> Message | str:
-        """How new runs would show in time; empty if they do, or the webhook is set up already."""
-        helps = self.is_behind and self.problem is None and not settings.NORTHFLANK_WEBHOOK_SECRET
-        return _text("webhook") if helps else ""
 
 
 EMPTY = DataAge(

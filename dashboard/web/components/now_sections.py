@@ -53,7 +53,6 @@ class NowSections:
 
     permissions: Permissions
     now: datetime
-    has_stages: bool
     in_flight_by_stage: Mapping[int, InFlightTotals]
     attention_runs: Sequence[AttentionRun]
     data_age: DataAge
@@ -137,11 +136,7 @@ class NowSections:
         return bool(self.data_age.incomplete_text)
 
     def _empty(self, name: str, above_count: int = 0) -> EmptyState:
-        return empty_states.section(
-            *(name, self.permissions, self.data_age),
-            above_count=above_count,
-            has_stages=self.has_stages or name != "in-flight",
-        )
+        return empty_states.section(name, self.permissions, self.data_age, above_count=above_count)
 
     @cached_property
     def _attention_rows(self) -> list[RowKey]:

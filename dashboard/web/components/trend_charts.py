@@ -24,12 +24,6 @@ MAX_MEDIAN_FACTOR = 4
 OUTCOME_LABELS: dict[str, str | Promise] = {
     outcome: statuses.RUN_STATUSES[outcome].label for outcome in OUTCOMES[:-1]
 } | {OUTCOMES[-1]: gettext_lazy("Other")}
-_NAMES = {
-    Measure.DURATION: "duration",
-    Measure.QUEUE: "queueing",
-    Measure.RECOVERY: "recovery",
-    Measure.APPROVAL: "approval",
-}
 _TITLES: dict[str, str | Promise] = {
     "runs": gettext_lazy("Runs a week"),
     "failures": gettext_lazy("Failure rate"),
@@ -54,7 +48,11 @@ type Chart = dict[str, Any]  # see `_chart`
 def draw(weeks: Sequence[Period], total: Period) -> list[Chart]:
     """Return the charts of weeks that follow each other; `total` are all of them."""
     charts = [_runs(weeks, total), _failures(weeks, total)]
-    return charts + [_durations(measure, weeks, total) for measure in _NAMES]
+    return charts + [_durations(measure, weeks, total) for measure in Measure]
+
+
+def _name(measure: Measure) -> str:
+    return measure.name.lower()
 
 
 def _runs(weeks: Sequence[Period], total: Period) -> Chart:
@@ -93,7 +91,7 @@ def _durations(measure: Measure, weeks: Sequence[Period], total: Period) -> Char
     def text(period: Period) -> str:
         return typical_text(period.typical(measure))
 
-    return _chart(_NAMES[measure], weeks, total, paths, durations.format_rounded(peak), text)
+    return _chart(_name(measure), weeks, total, paths, durations.format_rounded(peak), text)
 
 
 def _bar(slot: int, bottom: float, height: float) -> str:
@@ -173,7 +171,7 @@ def table(periods: Iterable[Period]) -> list[tuple[str, list[str]]]:
             [
                 *(str(n) for n in (period.runs, *period.outcomes.values())),
                 _percent(period.failure_rate),
-                *(typical_text(period.typical(measure)) for measure in _NAMES),
+                *(typical_text(period.typical(measure)) for measure in Measure),
             ],
         )
         for period in periods
@@ -182,7 +180,7 @@ def table(periods: Iterable[Period]) -> list[tuple[str, list[str]]]:
 
 def headings() -> list[str]:
     """Return the headings of the table, without that of the week."""
-    measures = [str(_TITLES[name]) for name in ("failures", *_NAMES.values())]
+    measures = [str(_TITLES[name]) for name in ("failures", *map(_name, Measure))]
     return [_("Runs"), *map(str, OUTCOME_LABELS.values()), *measures]
 
 
@@ -192,7 +190,8 @@ def csv_row(period: Period) -> dict[str, Any]:
     row |= period.outcomes
     rate = period.failure_rate
     row["failure_rate"] = None if rate is None else round(rate, 4)
-    for measure, name in _NAMES.items():
+    for measure in Measure:
+        name = _name(measure)
         typical = period.typical(measure)
         row[f"{name}_n"] = typical.n if typical else 0
         row[f"{name}_median_seconds"] = typical and round(typical.median.total_seconds())

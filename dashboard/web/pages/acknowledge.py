@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
-from dashboard.web.http import errors, keys, links, lookup
+from dashboard.web.http import keys, links, lookup
 from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.responses.htmx import is_htmx, text_response
 from dashboard.web.pages.run import RunCard
@@ -36,8 +36,6 @@ def acknowledge(request: HttpRequest, **ids: str) -> HttpResponse:
                 )
             case _:
                 acknowledgements.acknowledge(run, user)
-    except acknowledgements.NotAllowed as error:
-        return errors.forbidden(request, str(error))
     except acknowledgements.NothingToAcknowledge:
         return _render_conflict(request, run)
     if not is_htmx(request):

@@ -176,8 +176,13 @@ class BoardPage(Page):
 
     @property
     def _page_urls(self) -> dict[str, str]:
-        numbers = self.list_page.neighbour_numbers
-        return {name: self.filter.page_url(number) for name, number in numbers.items()}
+        page = self.list_page
+        numbers = {"previous": page.number - 1, "next": page.number + 1}
+        return {
+            name: self.filter.page_url(number)
+            for name, number in numbers.items()
+            if 1 <= number <= page.page_count
+        }
 
     def _cell_parts(self, stage_keys: Collection[int]) -> list[LivePart]:
         return [

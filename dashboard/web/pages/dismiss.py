@@ -10,7 +10,7 @@ from dashboard.accounts import permissions
 from dashboard.runs import dismissals, removals
 from dashboard.texts.rich_text import MessageTable, RichText
 from dashboard.web.components.runs import removed_notice, run_row
-from dashboard.web.http import errors, lookup
+from dashboard.web.http import lookup
 from dashboard.web.http.authentication import sign_in
 
 _text = MessageTable(
@@ -55,8 +55,6 @@ def dismiss(request: HttpRequest, **ids: str) -> HttpResponse:
             messages.success(request, str(_text("restored")), extra_tags="good")
         else:
             messages.info(request, str(_text("not_dismissed")), extra_tags="info")
-    except dismissals.NotAllowed as error:
-        return errors.forbidden(request, str(error))
     except dismissals.NothingToDismiss:
         messages.info(request, str(_text("not_dismissible")), extra_tags="info")
     return redirect(row.urls.page)

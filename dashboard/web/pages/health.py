@@ -147,19 +147,12 @@ def _load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
     }
 
 
-_ROW_FIELDS = (
-    "name", "synced_at", "fresh_until", "next_sync_at",
-    "error", "error_message", "error_since", "failures",
-    "pipeline__name", "pipeline__slug", "pipeline__project__name", "pipeline__project__slug",
-)  # fmt: skip
-
-
 class _Queries:
     """The composed queries for the users who may view the same stages."""
 
     def __init__(self, permissions: Permissions) -> None:
         visible = Stage.objects.listed().filter(permissions.stage_filter())
-        stages = visible.select_related("pipeline__project").only(*_ROW_FIELDS)
+        stages = visible.select_related("pipeline__project")
         # Failing stages first, then stale and unread ones; without release flow last.
         is_stale = Q(fresh_until__isnull=False, fresh_until__lt=NOW - schedule.GRACE)
         without_flow = Q(has_flow__isnull=False, has_flow=False)

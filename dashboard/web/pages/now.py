@@ -92,7 +92,6 @@ class NowPage(Page):
         return NowSections(
             snapshot.permissions,
             snapshot.now,
-            has_stages=snapshot.report.stages > 0,
             in_flight_by_stage=snapshot.in_flight_by_stage,
             attention_runs=snapshot.attention,
             data_age=self.data_age,

@@ -52,15 +52,6 @@ def test_section(
     assert kind_and_key(empty) == (kind, key.format(name))
 
 
-@pytest.mark.parametrize(
-    ("user", "expected"),
-    [(permissions.ALL, "pipelines"), (RESTRICTED, "in-flight visible")],
-)
-def test_section_without_stages(user: Permissions, expected: str) -> None:
-    empty = empty_states.section("in-flight", user, FRESH, has_stages=False)
-    assert kind_and_key(empty) == ("known", expected)
-
-
 @pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes"])
 def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
     empty = empty_states.log(name, RecordFilter(before_pk=1))

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, User
 from django.core.cache import cache
+from django.core.exceptions import PermissionDenied
 from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
@@ -467,7 +468,7 @@ def abort(world: World) -> None:
 
 def acknowledge(world: World) -> None:
     run, user = world.run, world.user
-    with contextlib.suppress(acknowledgements.NotAllowed, acknowledgements.NothingToAcknowledge):
+    with contextlib.suppress(PermissionDenied, acknowledgements.NothingToAcknowledge):
         acknowledgements.acknowledge(run, user)
 
 
@@ -531,7 +532,7 @@ def change_views(world: World) -> None:
     user, name = world.user, world.choose.choice(["Mine", "Ours"])
     query = world.choose.choice(["status=failure", "status=running"])
     is_shared = world.choose.random() < 0.5
-    with contextlib.suppress(saved_views.NotAllowed):
+    with contextlib.suppress(PermissionDenied):
         view = saved_views.save(user, permissions.for_user(user), name, query, shared=is_shared)
         if world.choose.random() < 0.3:
             saved_views.set_default(user, view.pk)

@@ -47,16 +47,6 @@ class PageOfPipelines:
     counts: dict[str, int]  # pipelines that match the text, by key of board_filter.CHOICES
 
     @property
-    def neighbour_numbers(self) -> dict[str, int]:
-        """The numbers of the first, the previous and the next page; those that exist."""
-        numbers = {"first": 1, "previous": self.number - 1, "next": self.number + 1}
-        return {
-            name: number
-            for name, number in numbers.items()
-            if 1 <= number <= self.page_count and (name != "first" or self.number > 2)
-        }
-
-    @property
     def text(self) -> str:
         """Which pipelines the page lists, and of how many."""
         first = (self.number - 1) * PER_PAGE + 1

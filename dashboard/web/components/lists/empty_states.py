@@ -1,6 +1,6 @@
 """Empty states of lists: no match, no data, nothing wrong, or data missing or stale."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -83,19 +83,14 @@ def section(
     data_age: DataAge,
     *,
     above_count: int = 0,
-    has_stages: bool = True,
 ) -> EmptyState:
     """Return the empty state of a section of Now: attention, in-flight or failed.
 
-    `above_count` is the number of its runs that the page lists above; `has_stages`: there are
-    stages that the user may view.
+    `above_count` is the number of its runs that the page lists above.
     """
     note, element_id = _note(data_age), f"empty-{name}"
     if above_count:
         return EmptyState(join_texts(note, _text("above")), id=element_id)
-    if permissions.can_view_all and not has_stages:
-        empty = pipelines(permissions, is_incomplete=bool(data_age.incomplete_text))
-        return replace(empty, id=element_id)
     visible_note = _visible_note(permissions.can_view_all)
     return EmptyState(join_texts(note, _text(name), visible_note), bool(note), id=element_id)
 

@@ -136,10 +136,10 @@ def _relevant_step(run: Run, root: Node | None) -> Node | None:
 def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[Message]:
     if related.blocks:
         yield _text("blocks", runs=_list_runs(related.blocks))
-    last_success = related.last_success
-    if last_success is not None and last_success.pk != run.pk:
-        time = format_full(last_success.ended_at)
-        yield _text("last_success", run=_run_name(last_success), time=time)
+    success = related.last_success
+    if success is not None and success.pk != run.pk and success.concluded_at is not None:
+        time = format_full(success.concluded_at)
+        yield _text("last_success", run=_run_name(success), time=time)
 
 
 def _list_runs(runs: Sequence[Run]) -> Message | str:
