@@ -40,53 +40,6 @@ def stage(db: None) -> Stage:
     return factories.stage("Staging")
 
 
-# --- rights ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def on_call(viewer: User) -> User:
-    """A viewer who may abort in Staging of one project."""
-    factories.grant("abort", "On-call", viewer, project=factories.project(), stage="Staging")
-    return viewer
-
-
-def test_rights_prints_each_project_and_stage_with_reasons(on_call: User) -> None:
-    lines = [line.strip() for line in output_of("rights", "viewer").splitlines()]
-    everybody = "view (all signed-in users: view in all projects)"
-    assert lines == [
-        "shop",
-        f"Development: {everybody}",
-        "Staging: abort (by group “On-call”: abort in Staging of project “Shop”)",
-        f"Production: {everybody}",
-        "All other projects",
-        f"Development: {everybody}",
-        f"Staging: {everybody}",
-        f"Production: {everybody}",
-    ]
-
-
-def test_rights_in_one_place_as_json(on_call: User) -> None:
-    place = ("--project", "shop", "--stage", "staging", "--json")
-    answer = json.loads(output_of("rights", "viewer", *place))
-    reason = "by group “On-call”: abort in Staging of project “Shop”"
-    right = {"may": "abort", "reasons": [reason]}
-    rights = [{"projects": ["shop"], "stages": {"Staging": right}}]
-    assert answer == {"username": "viewer", "rights": rights}
-
-
-def test_rights_of_inactive_account_are_nothing(on_call: User) -> None:
-    User.objects.update(is_active=False)
-    answer = json.loads(output_of("rights", "viewer", "--stage", "Staging", "--json"))
-    assert answer["rights"][0]["stages"] == {"Staging": {"may": "nothing", "reasons": []}}
-
-
-@pytest.mark.parametrize("arguments", [["nobody"], ["viewer", "--project", "nope"]])
-def test_rights_of_unknown_account_or_project_is_an_error(
-    viewer: User, arguments: list[str]
-) -> None:
-    assert "does not exist" in error_of("rights", *arguments)
-
-
 # --- tokens ------------------------------------------------------------------------------------
 
 

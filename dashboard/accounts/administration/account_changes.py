@@ -67,11 +67,6 @@ def password_permission(administrator: User, account: User) -> Permission:
     return Permission(True)
 
 
-def is_on_my_account(permission: Permission) -> bool:
-    """Return whether a password that an administrator may not set is changed on My account."""
-    return permission.denied_reason == _text("own_password")
-
-
 def choosable_groups() -> QuerySet[Group]:
     """Return the groups that an administrator can add accounts to, by name."""
     return Group.objects.exclude(name=demo.GROUP).order_by("name", "pk")

@@ -18,8 +18,8 @@ from dashboard.accounts.administration.administrators import (
     require,
 )
 from dashboard.accounts.permissions import Permission, Rule
-from dashboard.models import Grant, Project
-from dashboard.models.accounts.grants import RANKS, Action
+from dashboard.models import Grant
+from dashboard.models.accounts.grants import RANKS
 from dashboard.models.catalog import StageName
 from dashboard.texts.rich_text import MessageTable
 
@@ -31,8 +31,6 @@ _text = MessageTable(
         ),
         "demo": gettext_lazy("The sandbox needs this group."),
         "grant_exists": gettext_lazy("This grant already exists."),
-        "unknown_scope": gettext_lazy("Unknown stage or permission."),
-        "project_missing": gettext_lazy("The project no longer exists."),
         "name_length": gettext_lazy("Group names must have 1 to %(max)d characters."),
         "name_invisible": gettext_lazy("Group names cannot contain invisible characters."),
         "name_reserved": gettext_lazy("This name is reserved for the sandbox."),
@@ -92,10 +90,6 @@ def delete_group(author: Author, group: Group, version: str) -> None:
 def add_grant(author: Author, grant: Grant) -> None:
     """Store a new grant; raise AdministrationError."""
     with recorded_change(author, "Grant added.", rights_changes.group(grant.group_id)):
-        if not is_known(grant):
-            raise AdministrationError(_text("unknown_scope"))
-        if grant.project_id and not Project.objects.filter(pk=grant.project_id).exists():
-            raise AdministrationError(_text("project_missing"))
         if same_grants(grant).exists():
             raise AdministrationError(_text("grant_exists"))
         grant.save()
@@ -111,11 +105,6 @@ def remove_grant(author: Author, grant: Grant, version: str) -> None:
         Grant.objects.filter(pk=grant.pk).delete()
 
 
-def is_known(grant: Grant) -> bool:
-    """Return whether an action and a stage of this name exist."""
-    return grant.action in Action.values and grant.stage in {"", *StageName.values}
-
-
 def same_grants(grant: Grant) -> QuerySet[Grant]:
     """Return the other grants of its group that allow exactly the same."""
     same = Grant.objects.filter(
@@ -126,17 +115,17 @@ def same_grants(grant: Grant) -> QuerySet[Grant]:
 
 def effect_of_addition(grant: Grant) -> Effect:
     """Return what the addition of a grant would do."""
-    return effect(grant.group, added=[_rule(grant)])
+    return _effect(grant.group, added=[_rule(grant)])
 
 
 def effect_of_removal(grant: Grant) -> Effect:
     """Return what the removal of a grant would do: nothing if the same exists once more."""
-    return effect(grant.group, removed=[] if same_grants(grant).exists() else [_rule(grant)])
+    return _effect(grant.group, removed=[] if same_grants(grant).exists() else [_rule(grant)])
 
 
 def effect_of_deletion(group: Group) -> Effect:
     """Return what the deletion of a group would do."""
-    return effect(group, removed=[r for r in permissions.load_rules() if r.group == group.name])
+    return _effect(group, removed=[r for r in permissions.load_rules() if r.group == group.name])
 
 
 def _rule(grant: Grant) -> Rule:
@@ -144,7 +133,7 @@ def _rule(grant: Grant) -> Rule:
     return Rule(grant.action, grant.project_id or 0, grant.stage, name)
 
 
-def effect(
+def _effect(
     group: Group | None, *, added: Iterable[Rule] = (), removed: Iterable[Rule] = ()
 ) -> Effect:
     """Return what a change of a group's grants would do, None being everybody.

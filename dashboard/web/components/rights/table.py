@@ -12,10 +12,10 @@ def load(permissions: Permissions) -> list[dict[str, Any]]:
     """Return what `permissions` allow: in the projects that grants name, then in all others."""
     keys = {rule.project_id for rule in permissions.rules} - {0}
     projects = Project.objects.filter(pk__in=keys).order_by("name", "slug")
-    return [row(permissions, project) for project in (*projects, None)]
+    return [_row(permissions, project) for project in (*projects, None)]
 
 
-def row(permissions: Permissions, project: Project | None) -> dict[str, Any]:
+def _row(permissions: Permissions, project: Project | None) -> dict[str, Any]:
     """Return what `permissions` allow in a project; None: in those that no grant names.
 
     A cell for each stage has the right, and one reason for each grant that it follows from.

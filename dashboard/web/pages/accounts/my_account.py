@@ -22,21 +22,11 @@ from dashboard.accounts.authentication import password_change
 from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.db.threads import now
-from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import api_tokens
 from dashboard.web.http import errors
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
-
-_text = MessageTable(
-    {
-        "password_changed": gettext_lazy("Password changed. Your other sessions have ended."),
-        "password_not_saved": gettext_lazy(
-            "Password not saved: your account was changed at the same time. Try again."
-        ),
-    }
-)
 
 
 class PasswordForm(PasswordChangeForm):
@@ -97,9 +87,12 @@ def _save_password(request: HttpRequest, change: CheckedChange) -> HttpResponse:
             client_address=client_address(request),
         )
         if not is_changed:
-            return _redirect_to_page(request, str(_text("password_not_saved")), tone="warning")
+            text = _("Password not saved: your account was changed at the same time. Try again.")
+            return _redirect_to_page(request, text, tone="warning")
         update_session_auth_hash(request, user)
-        response = _redirect_to_page(request, str(_text("password_changed")))
+        response = _redirect_to_page(
+            request, _("Password changed. Your other sessions have ended.")
+        )
         password_checks.save_session(request, response)
     return response
 

@@ -113,7 +113,6 @@ def _render(
         "is_own": user.pk == administrator.pk,
         "edit_permission": administrators.change_permission(),
         "password_permission": password_permission,
-        "is_password_on_my_account": account_changes.is_on_my_account(password_permission),
         "can_hand_over": bool(settings.AUTH_PROXY_HEADER)
         and source != external_groups.PROXY
         and auth_proxy.handover_permission(user).allowed,
