@@ -28,9 +28,9 @@ postgres17:     ## test-postgres on a server of version 17 that lives as long: D
 
 # The newest Playwright that drives this Firefox: later ones send what it lacks
 # (emulation.setMediaFeaturesOverride).
-firefox:        ## the journeys of alert, abort, board and search in Firefox: Debian's firefox-esr
+firefox:        ## journeys of alert, abort, board and search, and layout, in Debian's firefox-esr
 	CI=true uv run --with playwright==1.64.1 pytest -v --browser firefox tests/browser \
-		-k "from_alert or shows_aborting or test_board or test_search"
+		-k "from_alert or shows_aborting or test_board or test_search or test_layout"
 
 crawl:          ## every address by every method, as every kind of person and token
 	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_nul.py
