@@ -20,7 +20,6 @@ from dashboard.upstream.log_share import LogShare
 SHARE, HOUR, ARRIVALS = 100, 3600, 300  # requests an hour for logs; seconds; seconds
 MAX_REQUESTS = 3  # of one read: what it is of, the values of the run, the lines
 STATUS_INTERVAL = 300  # seconds between two reads of what it is of
-SILENCE = 20  # seconds since the last line
 
 
 @dataclass
@@ -55,7 +54,6 @@ def simulate(viewers: int, runs: int, processes: int) -> tuple[int, float]:
             log.read_at = second + share.interval(
                 logs=sum(place == process for place, _ in logs),
                 looked_for=second - log.opened_at,
-                silent_for=SILENCE,
             )
     return used, HOUR * len(logs) / max(sum(log.reads for log in logs.values()), 1)
 
