@@ -5,10 +5,9 @@ from datetime import datetime
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard.aborts import bulk_messages, categories
+from dashboard.aborts import categories
 from dashboard.models import Abort
 from dashboard.models.abort_lifecycle import AbortState
-from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON, settled_fields
 
@@ -27,15 +26,6 @@ def test_abort_of_each_kind_has_its_category(kind: str, manager: User) -> None:
     abort = factories.abort_of_new_run(manager, **FIELDS_BY_KIND[kind])
     assert categories.category(abort, abort.run) == kind
     assert conditions_met(abort) == [kind]
-
-
-@pytest.mark.parametrize("kind", [kind for kind in FIELDS_BY_KIND if kind != "under_way"])
-def test_run_of_a_bulk_abort_has_the_category_of_its_settled_abort(
-    kind: str, manager: User
-) -> None:
-    abort = factories.abort_of_new_run(manager, **FIELDS_BY_KIND[kind])
-    outcome = bulk_messages.describe(BulkAbortItemResult.ABORT, abort.run, abort, "")
-    assert (outcome.kind, outcome.is_final) == (kind, True)
 
 
 @pytest.mark.parametrize("state", ["requested", "accepted", "unknown"])

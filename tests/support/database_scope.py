@@ -53,7 +53,6 @@ SINGLE_DATABASE_MODULES = {
 
 # Modules that only produce texts and a function that only reads, in packages that otherwise write.
 READING_MODULES = (
-    "dashboard.aborts.bulk_messages",
     "dashboard.aborts.messages",
     "dashboard.aborts.severity",
     "dashboard.aborts.timeline",
