@@ -326,7 +326,7 @@ def use_up_hour(world: World) -> str:
     world.sync()
     RateBudget.objects.all().delete()
     window = world.sandbox.rate_limit_window
-    window.limit, window.opened_at = 400, None
+    window.limit, window.opened_at = 400, -inf
     world.make_due()
     world.live.sync(1)
     window.request_count = 365
