@@ -157,7 +157,8 @@ def _attempt_text(step: Node) -> RichText:
     attempt = steps.attempt_text(step).capitalize()
     if not attempt:
         return ""
-    if step.status == "retrying" and step.next_attempt_at is not None:
+    is_last = overdue.is_last_attempt(step)
+    if step.status == "retrying" and step.next_attempt_at is not None and not is_last:
         text = _text("next_attempt", attempt=attempt, until=Countdown(step.next_attempt_at))
     else:
         text = _text("attempt_sentence", attempt=attempt)
