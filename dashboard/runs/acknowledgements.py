@@ -159,7 +159,8 @@ def end_expired(now: datetime) -> None:
 
     They expire by time alone, so only this updates open pages.
     """
-    expired = _load_expired(now)[:MAX_PER_ROUND]
+    still_open = _open_with_run_query().fetch()
+    expired = [item for item in still_open if not is_open(item.run, now)][:MAX_PER_ROUND]
     if not expired:
         return
     with transaction.atomic():
@@ -172,14 +173,6 @@ def end_expired(now: datetime) -> None:
             .filter(pk=acknowledgement.pk)
             .update(ended_at=_expiry(acknowledgement, acknowledgement.run, now))
         )
-
-
-def _load_expired(now: datetime) -> list[Acknowledgement]:
-    return [
-        acknowledgement
-        for acknowledgement in _open_with_run_query().fetch()
-        if not is_open(acknowledgement.run, now)
-    ]
 
 
 def _expiry(acknowledgement: Acknowledgement, run: Run, now: datetime) -> datetime:
