@@ -437,13 +437,14 @@ function announce(text) {
 function describeChanges(before, { element, section, overdue, acknowledged, status }) {
   const name = element.dataset.name ?? $("h1, a.title", element)?.textContent;
   const [badge, severity] = [$("[data-badge]", element), $(".overdue", element)];
+  const released = $(".released .title", element); // a cell of the board has no badge once its run has succeeded
   // A run that joins a section that is marked as announced.
   if (section && section !== before?.section) return [`${section}: ${name}: ${(severity ?? badge).textContent}`];
   if (!before) return [];
   return [
     overdue !== before.overdue && severity && `${name}: ${severity.textContent}`,
     acknowledged && acknowledged !== before.acknowledged && $(".acknowledged-by", element).innerText,
-    status !== before.status && `${name}: ${badge?.textContent}`,
+    status !== before.status && `${name}: ${badge?.textContent ?? released.title}`,
   ].filter(Boolean);
 }
 

@@ -59,3 +59,16 @@ def test_pipeline_that_begins_to_need_attention_is_counted_at_once_and_moves_whe
     expect(page.locator(".board tbody th a bdi").first).to_have_text("P-120")
     assert listed(page) == ["P-120", *names(0, 99)]
     assert has_reload_mark(page)
+
+
+def test_run_that_becomes_what_is_released_is_announced(
+    live: Live, viewer: object, sign_in: OpenPage
+) -> None:
+    run = factories.run(factories.stage(), name="Nightly")
+    page = sign_in("viewer", "/board/")
+    wait_for_viewers(live)
+    factories.change(
+        run, status="success", concluded=True, in_flight=False, concluded_at=run.created_at
+    )
+    place = f"{run.stage.pipeline.name} / {run.stage.name}"
+    expect(page.locator("#announcements")).to_have_text(f"{place}: Nightly, last succeeded")
