@@ -436,15 +436,16 @@ function announce(text) {
 
 function describeChanges(before, { element, section, overdue, acknowledged, status }) {
   const name = element.dataset.name ?? $("h1, a.title", element)?.textContent;
-  const [badge, severity] = [$("[data-badge]", element), $(".overdue", element)];
-  const released = $(".released .title", element); // a cell of the board has no badge once its run has succeeded
+  const [badge, severity] = [$("[data-badge], .latest .label", element), $(".overdue", element)];
+  // Once a run has succeeded, its cell on the board only says what is released.
+  const state = badge?.textContent ?? $(".released .title", element)?.title;
   // A run that joins a section that is marked as announced.
   if (section && section !== before?.section) return [`${section}: ${name}: ${(severity ?? badge).textContent}`];
   if (!before) return [];
   return [
     overdue !== before.overdue && severity && `${name}: ${severity.textContent}`,
     acknowledged && acknowledged !== before.acknowledged && $(".acknowledged-by", element).innerText,
-    status !== before.status && `${name}: ${badge?.textContent ?? released.title}`,
+    status !== before.status && state && `${name}: ${state}`,
   ].filter(Boolean);
 }
 

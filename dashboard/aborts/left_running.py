@@ -16,7 +16,7 @@ from dashboard.northflank import Node
 from dashboard.runs import steps, waiting_for
 from dashboard.runs.works import named_works
 from dashboard.sync import left_running
-from dashboard.sync.left_running import was_aborted
+from dashboard.sync.left_running import MAX_WORKS, was_aborted
 from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import ExternalText, Message, MessageTable
 
@@ -63,6 +63,7 @@ class LeftRunning:
 
     works: list[LeftWork]
     is_being_read: bool  # some that the steps name were not read yet
+    more_count: int  # those that the steps name and that are not read: there are too many
 
 
 def load(run: Run, root: Node | None) -> LeftRunning | None:
@@ -70,7 +71,8 @@ def load(run: Run, root: Node | None) -> LeftRunning | None:
 
     `root` are its steps. What ended before the abort is left out.
     """
-    if not named_works(root) or not was_aborted(run):
+    named = named_works(root)
+    if not named or not was_aborted(run):
         return None
     rows = list(run.works.filter(is_probable=False).order_by("-pk"))
     aborts = aborts_by_work(rows)
@@ -81,7 +83,7 @@ def load(run: Run, root: Node | None) -> LeftRunning | None:
         for row in rows
         if row not in unread and (row.in_flight or row.pk in aborts or _ended_after(row, since))
     ]
-    return LeftRunning(listed, bool(unread))
+    return LeftRunning(listed, bool(unread), max(len(named) - MAX_WORKS, 0))
 
 
 def find(run: Run, work_id: str) -> LeftWork | None:

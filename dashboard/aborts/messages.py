@@ -56,7 +56,7 @@ _text = MessageTable(
         "refused": gettext_lazy("Northflank refused: %(response)s"),
         # Claims nothing of its effect: it may have arrived and take effect later.
         "aborted_again": gettext_lazy("Not ended %(time)s after this abort; it was aborted again."),
-        "too_late": gettext_lazy("Too late: already ended (%(status)s) before the abort arrived."),
+        "too_late": gettext_lazy("Too late: already ended (%(status)s)."),
         "missing": gettext_lazy("Not found on Northflank (404)."),
         "doubtful": gettext_lazy("The abort is not confirmed yet. %(response)s"),
         "no_resend": gettext_lazy("It may not be resent any more. You can abort again."),

@@ -105,11 +105,6 @@ class StageTiming(FastLoading):
             raise ValidationError(errors)
 
     @property
-    def has_override(self) -> bool:
-        """Whether a user has overridden any duration."""
-        return any(getattr(self, median) is not None for median, _ in OVERRIDES)
-
-    @property
     def typical_run(self) -> TypicalDuration | None:
         """Typical working time of a run, without approvals: the override, else the baseline."""
         return _override(self.override_run_median, self.override_run_p95) or self.observed_run

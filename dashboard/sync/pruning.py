@@ -219,8 +219,11 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         for stage in sorted(set(stages_by_key.values())):
             older = Q(pruned_until=None) | Q(pruned_until__lt=limit)
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
-        for model in (Acknowledgement, Dismissal, EndRequest, Notice, NoticeMessage):
-            model._default_manager.filter(run__in=keys).delete()
+        Acknowledgement.objects.filter(run__in=keys).delete()
+        Dismissal.objects.filter(run__in=keys).delete()
+        EndRequest.objects.filter(run__in=keys).delete()
+        Notice.objects.filter(run__in=keys).delete()
+        NoticeMessage.objects.filter(run__in=keys).delete()
         # Kept for its baseline, unless its status has changed since that was measured.
         StageTiming.objects.filter(last_success__in=keys).update(last_success=None)
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run

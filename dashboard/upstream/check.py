@@ -113,7 +113,10 @@ class _Checks:
         found = [project_id for project_id in self.projects if not wanted or project_id in wanted]
         for project_id in found[:_MAX_PROJECTS]:
             pipelines = await self.send(self.client.list_pipelines(project_id), "list pipelines")
-            ids = [pipeline.id for pipeline in pipelines.items] if pipelines else []
+            if pipelines is None:
+                self.content.append(f"  {project_id}: its pipelines cannot be read")
+                continue
+            ids = [pipeline.id for pipeline in pipelines.items]
             self.content.append(f"  {project_id}: {len(ids)} pipelines; {', '.join(ids)}")
             for pipeline_id in ids[:_MAX_PIPELINES]:
                 for stage in StageName.values[::-1]:

@@ -61,14 +61,17 @@ def test_pipeline_that_begins_to_need_attention_is_counted_at_once_and_moves_whe
     assert has_reload_mark(page)
 
 
-def test_run_that_becomes_what_is_released_is_announced(
-    live: Live, viewer: object, sign_in: OpenPage
+@pytest.mark.parametrize(
+    ("status", "text"), [("success", "Nightly, last succeeded"), ("failure", "Failed")]
+)
+def test_end_of_a_run_is_announced(
+    live: Live, viewer: object, sign_in: OpenPage, status: str, text: str
 ) -> None:
     run = factories.run(factories.stage(), name="Nightly")
     page = sign_in("viewer", "/board/")
     wait_for_viewers(live)
     factories.change(
-        run, status="success", concluded=True, in_flight=False, concluded_at=run.created_at
+        run, status=status, concluded=True, in_flight=False, concluded_at=run.created_at
     )
     place = f"{run.stage.pipeline.name} / {run.stage.name}"
-    expect(page.locator("#announcements")).to_have_text(f"{place}: Nightly, last succeeded")
+    expect(page.locator("#announcements")).to_have_text(f"{place}: {text}")

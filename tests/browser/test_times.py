@@ -203,7 +203,7 @@ def test_clock_time_has_day_if_zone_is_past_midnight(
     settings.TIME_ZONE = noon_zone = zone_at_hour(12)
     midnight_zone = zone_at_hour(0)
     requested_at = timezone.now() - timedelta(minutes=90)
-    factories.abort(run, manager, requested_at=requested_at, responded_at=requested_at)
+    factories.abort(run, manager, "requested", requested_at=requested_at, sent_at=None)
     page = sign_in("viewer", factories.address(run), timezone_id=midnight_zone)
     requested = page.locator(".abort-details .message time")
     expect(requested).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))

@@ -158,11 +158,6 @@ def test_serve_with_refused_token_logs_setting_once_and_goes_on(
 
 
 INVALID_STARTS = {
-    "a fault that does not exist": (
-        ["serve", "--port", "0", "--fault", "earthquake"],
-        {},
-        "unknown fault 'earthquake'",
-    ),
     "no sync and no upstream to share": (
         ["serve", "--port", "0", "--no-sync"],
         {},

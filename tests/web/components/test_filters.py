@@ -94,6 +94,8 @@ def test_status_filter_with_several_statuses_matches_any(
         ("overdue=yes", "invalid_value", {"name": "overdue"}),
         ("by_me=yes", "invalid_value", {"name": "by_me"}),
         ("before=x", "invalid_position", {"place": "x"}),
+        # A time without its zone, to Python: the "+" stands for the T.
+        ("before=1_0001-01-01%2B00:00_5", "invalid_position", {"place": "1_0001-01-01+00:00_5"}),
     ],
 )
 def test_invalid_parameter_has_a_warning(

@@ -396,13 +396,13 @@ NO_RUN_LINK = "Northflank documents no link to a run."
 
 
 @pytest.mark.parametrize("place", ["#next-steps", "[aria-labelledby=details-title]"])
-def test_link_to_northflank_says_that_it_opens_project(
+def test_link_to_northflank_without_address_of_run_says_so(
     get_page: GetPage, stage: Stage, settings: Settings, place: str
 ) -> None:
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "https://northflank.example/{project}"
     run = factories.run(stage, status="aborting", abort_severity=2)
     text = text_of(select_one(get_page(factories.address(run)), place))
-    assert f"Open the project on Northflank {NO_RUN_LINK}" in text
+    assert f"Open Northflank {NO_RUN_LINK}" in text
 
 
 def test_link_to_northflank_with_address_of_run_says_that_it_opens_run(

@@ -28,6 +28,7 @@ def panel(run: Run, root: Node | None, permission: Permission) -> dict[str, Any]
     return {
         "rows": [row(run, found) for found in left.works],
         "is_being_read": left.is_being_read,
+        "more_count": left.more_count,
         "permission": permission,
         "abortable_count": len(abortable),
         "abort_all_url": abort_url(run, abortable),

@@ -46,7 +46,7 @@ _text = MessageTable(
 )
 
 
-_CURSOR = re.compile(r"([01])_(\d{4}-[\d:.T-]{1,30}\+00:00)_(\d{1,18})", re.ASCII)
+_CURSOR = re.compile(r"([01])_(\d{4}-\d\d-\d\dT[\d:.]{8,15}\+00:00)_(\d{1,18})", re.ASCII)
 
 
 class Cursor(NamedTuple):
