@@ -160,9 +160,6 @@ class Abort(AuditedRequest):
             ),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.username} aborted {self.run_id} at {self.requested_at:%Y-%m-%d %H:%M:%S}"
-
     @property
     def target(self) -> Run | Work:
         """What is aborted: the run, or what it has left running."""
@@ -284,9 +281,6 @@ class AbortEvent(FastLoading):
 
     class Meta:
         ordering: ClassVar = ["pk"]
-
-    def __str__(self) -> str:
-        return f"{self.abort_id}: {self.event_type} at {self.occurred_at:%Y-%m-%d %H:%M:%S}"
 
 
 def _was_accepted() -> Q:

@@ -47,7 +47,3 @@ class Acknowledgement(FastLoading):
                 name="acknowledgement_one_open_per_user",
             ),
         ]
-
-    def __str__(self) -> str:
-        since = f"{self.acknowledged_at:%Y-%m-%d %H:%M:%S}"
-        return f"{self.run_id} acknowledged by {self.username} since {since}"

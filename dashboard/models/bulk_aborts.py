@@ -54,9 +54,6 @@ class BulkAbort(AuditedRequest):
 
     objects = BulkAbortQuerySet.as_manager()
 
-    def __str__(self) -> str:
-        return f"{self.username}: bulk abort at {self.requested_at:%Y-%m-%d %H:%M:%S}"
-
 
 class BulkAbortItemResult(models.TextChoices):
     WAITING = "waiting"  # not processed yet
@@ -84,6 +81,3 @@ class BulkAbortItem(FastLoading):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["bulk_abort", "run"], name="bulk_abort_item_unique_run")
         ]
-
-    def __str__(self) -> str:
-        return f"{self.bulk_abort_id}/{self.position}: {self.result}"

@@ -58,9 +58,6 @@ class MetricCounter(models.Model):
             )
         ]
 
-    def __str__(self) -> str:
-        return f"{self.name} {self.labels} {self.value:g}"
-
 
 def increment(name: CounterName, *labels: str, stage: int = 0, by: float = 1) -> MetricCounter:
     """Return an increment of a counter, for `store`; `stage` is a key."""

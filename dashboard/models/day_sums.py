@@ -29,9 +29,6 @@ class StageDay(DaySums):
             models.UniqueConstraint(fields=["stage", "day"], name="stage_day_unique")
         ]
 
-    def __str__(self) -> str:
-        return f"{self.stage} on {self.day}"
-
 
 class ProjectDay(DaySums):
     """The sums of all stages of one name in a project: rights are by project and name."""
@@ -45,6 +42,3 @@ class ProjectDay(DaySums):
                 fields=["project", "stage_name", "day"], name="project_day_unique"
             )
         ]
-
-    def __str__(self) -> str:
-        return f"{self.project} / {self.stage_name} on {self.day}"

@@ -59,9 +59,6 @@ class NoticeRule(models.Model):
     class Meta:
         ordering: ClassVar = ["channel", "pk"]
 
-    def __str__(self) -> str:
-        return f"{self.channel}: {self.project or 'all projects'} / {self.stage or 'all stages'}"
-
     def covers(self, stage: Stage) -> bool:
         """Return whether it is about runs of a stage, which is loaded with its pipeline."""
         in_project = self.project_id in {None, stage.pipeline.project_id}
@@ -89,9 +86,6 @@ class Notice(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["channel", "cause"], name="notice_one_per_cause")
         ]
-
-    def __str__(self) -> str:
-        return f"{self.channel}: {self.cause}"
 
 
 class MessageQuerySet(models.QuerySet["NoticeMessage"]):
@@ -132,9 +126,6 @@ class NoticeMessage(models.Model):
             models.Index(fields=["created_at"], name="notice_message_created_idx"),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.channel}: {self.title}"
-
 
 class EndRequest(models.Model):
     """A user's request that a channel be told when a run ends; deleted when it was."""
@@ -148,6 +139,3 @@ class EndRequest(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["run", "user", "channel"], name="end_request_unique")
         ]
-
-    def __str__(self) -> str:
-        return f"{self.run_id}: {self.channel} for {self.user_id}"

@@ -85,9 +85,6 @@ class StageTiming(FastLoading):
     class Meta:
         ordering: ClassVar = ["stage"]
 
-    def __str__(self) -> str:
-        return _("Typical durations of %(stage)s") % {"stage": self.stage}
-
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Reject a longest duration without its median, or below it, with an error at the field."""
         # Not in clean(), which does not get `exclude`: the fields with invalid numbers.

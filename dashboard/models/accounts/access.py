@@ -48,6 +48,3 @@ class AccessEvent(models.Model):
             models.Index(fields=["username", "id"], name="access_event_username_idx"),
             models.Index(fields=["username", "kind", "id"], name="access_event_both_idx"),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.occurred_at:%Y-%m-%d %H:%M:%S} {self.kind} {self.username}".rstrip()

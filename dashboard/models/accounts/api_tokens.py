@@ -58,9 +58,6 @@ class ApiToken(models.Model):
     class Meta:
         ordering: ClassVar = ["name", "pk"]
 
-    def __str__(self) -> str:
-        return f"{self.name} ({self.prefix}…)"
-
     @staticmethod
     def hash_secret(secret: str) -> str:
         """Return the digest to store. Secrets are random, so a plain SHA-256 is enough."""

@@ -10,6 +10,3 @@ class LastVisit(models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True)
     at = models.DateTimeField()
     version = models.BigIntegerField()  # Number of the latest visible change at that time.
-
-    def __str__(self) -> str:
-        return f"{self.user_id} at {self.at:%Y-%m-%d %H:%M:%S}"

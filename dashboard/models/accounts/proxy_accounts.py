@@ -10,6 +10,3 @@ class ProxyAccount(models.Model):
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="proxy_account"
     )
-
-    def __str__(self) -> str:
-        return self.user.get_username()

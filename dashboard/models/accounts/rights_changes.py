@@ -39,6 +39,3 @@ class RightsChange(models.Model):
             models.Index(fields=["subject_kind", "subject_key", "id"], name="rights_change_key"),
             models.Index(fields=["subject", "id"], name="rights_change_name"),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.occurred_at:%Y-%m-%d %H:%M:%S} {self.subject_kind} {self.subject}".rstrip()

@@ -15,6 +15,3 @@ class FailureCounter(models.Model):
     key = models.CharField(max_length=64, unique=True)  # Digest of what is counted.
     # When all failures so far will have been forgotten.
     drained_at = models.DateTimeField(db_index=True)
-
-    def __str__(self) -> str:
-        return f"{self.key} until {self.drained_at:%Y-%m-%d %H:%M:%S}"

@@ -192,7 +192,7 @@ def test_abort_confirmed_in_the_dialog_identifies_its_user_in_one_statement(
     assert f'id="run-{run.run_id}"' in answer.text
     assert sum("dashboard_session" in sql for sql in statements) == 1
     assert sum("dashboard_grant" in sql for sql in statements) == 1
-    assert len(statements) <= 20, "\n".join(statements)
+    assert len(statements) <= 21, "\n".join(statements)
 
 
 def _remove_from_group(manager: User) -> None:
