@@ -178,7 +178,7 @@ def test_abort_sent_at_once_needs_few_statements(live: Live, manager: User) -> N
     assert f'id="run-{run.run_id}"' in answer.text
     assert sum('FROM "dashboard_grant"' in sql for sql in statements) == 1
     assert sum('INSERT INTO "dashboard_abort"' in sql for sql in statements) == 1
-    assert len(statements) <= 23, "\n".join(statements)
+    assert len(statements) <= 24, "\n".join(statements)
 
 
 def test_abort_confirmed_in_the_dialog_identifies_its_user_in_one_statement(
