@@ -1059,78 +1059,72 @@ class Migration(migrations.Migration):
                     "override_run_median",
                     models.FloatField(
                         blank=True,
-                        help_text="Seconds that a run typically takes (600 for 10 min). Empty: the baseline.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="typical duration",
+                        verbose_name="typical duration, in seconds",
                     ),
                 ),
                 (
                     "override_run_p95",
                     models.FloatField(
                         blank=True,
-                        help_text="Seconds that 95% of runs stay within. Empty: the typical duration.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="longest typical duration",
+                        verbose_name="95% of runs take at most, in seconds",
                     ),
                 ),
                 (
                     "override_queue_median",
                     models.FloatField(
                         blank=True,
-                        help_text="Seconds that a run typically waits to start. Empty: the baseline.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="typical queue time",
+                        verbose_name="typical queue time, in seconds",
                     ),
                 ),
                 (
                     "override_queue_p95",
                     models.FloatField(
                         blank=True,
-                        help_text="Seconds that 95% of runs wait at most. Empty: the typical queue time.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="longest typical queue time",
+                        verbose_name="95% of runs wait at most, in seconds",
                     ),
                 ),
                 (
                     "override_approval_median",
                     models.FloatField(
                         blank=True,
-                        help_text="Seconds that an approval typically takes. Empty: the baseline of each approval.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="typical approval time",
+                        verbose_name="typical approval time, in seconds",
                     ),
                 ),
                 (
                     "override_approval_p95",
                     models.FloatField(
                         blank=True,
-                        help_text="Seconds that 95% of approvals take at most. Empty: the typical approval time.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="longest typical approval time",
+                        verbose_name="95% of approvals take at most, in seconds",
                     ),
                 ),
             ],

@@ -28,13 +28,9 @@ OVERRIDES = (
 )
 
 
-def _override_field(
-    verbose_name: "StrPromise", help_text: "StrPromise"
-) -> "models.FloatField[float | None, float | None]":
+def _override_field(verbose_name: "StrPromise") -> "models.FloatField[float | None, float | None]":
     limits = [MinValueValidator(MIN_OVERRIDE_SECONDS), MaxValueValidator(MAX_OVERRIDE_SECONDS)]
-    return models.FloatField(
-        verbose_name, null=True, blank=True, validators=limits, help_text=help_text
-    )
+    return models.FloatField(verbose_name, null=True, blank=True, validators=limits)
 
 
 class StageTiming(FastLoading):
@@ -53,33 +49,13 @@ class StageTiming(FastLoading):
     observed_at = models.DateTimeField(null=True)
     approval_keys = models.JSONField(default=list)  # Keys of the steps that are approvals.
 
-    override_run_median = _override_field(
-        gettext_lazy("typical duration"),
-        gettext_lazy("Seconds that a run typically takes (600 for 10 min). Empty: the baseline."),
-    )
-    override_run_p95 = _override_field(
-        gettext_lazy("longest typical duration"),
-        gettext_lazy("Seconds that 95% of runs stay within. Empty: the typical duration."),
-    )
-    override_queue_median = _override_field(
-        gettext_lazy("typical queue time"),
-        gettext_lazy("Seconds that a run typically waits to start. Empty: the baseline."),
-    )
-    override_queue_p95 = _override_field(
-        gettext_lazy("longest typical queue time"),
-        gettext_lazy("Seconds that 95% of runs wait at most. Empty: the typical queue time."),
-    )
-    override_approval_median = _override_field(
-        gettext_lazy("typical approval time"),
-        gettext_lazy(
-            "Seconds that an approval typically takes. Empty: the baseline of each approval."
-        ),
-    )
+    override_run_median = _override_field(gettext_lazy("typical duration, in seconds"))
+    override_run_p95 = _override_field(gettext_lazy("95% of runs take at most, in seconds"))
+    override_queue_median = _override_field(gettext_lazy("typical queue time, in seconds"))
+    override_queue_p95 = _override_field(gettext_lazy("95% of runs wait at most, in seconds"))
+    override_approval_median = _override_field(gettext_lazy("typical approval time, in seconds"))
     override_approval_p95 = _override_field(
-        gettext_lazy("longest typical approval time"),
-        gettext_lazy(
-            "Seconds that 95% of approvals take at most. Empty: the typical approval time."
-        ),
+        gettext_lazy("95% of approvals take at most, in seconds")
     )
 
     class Meta:
