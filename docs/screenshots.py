@@ -15,14 +15,14 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 LATE = ":not([data-overdue='0'])"
-STUCK = f"tr[data-status=retrying]{LATE}[data-location^=Shop] a.title"
-ABORTED = {"width": 1100, "height": 400}
+STUCK = f"tr[data-status=running]{LATE}[data-location^=Shop] a.title"
+ABORTED = {"width": 1100, "height": 450}
 # The README's picture: the caption of each still, and its height.
 STORY = {
     "now": ("1. The stuck run is first on Now; an alert can link to it directly.", 320),
-    "run": ("2. Its page says where it is stuck, since when, and what it blocks.", 345),
-    "abort": ("3. Abort, with a reason.", 600),
-    "aborted": ("4. The page follows the abort until the run has ended.", 330),
+    "run": ("2. Its page says where it is stuck, since when, and what it blocks.", 455),
+    "abort": ("3. Abort, with a reason.", 660),
+    "aborted": ("4. The page follows the abort until the run has ended.", 450),
 }
 STYLE = """<style>
 body { margin: 24px; background: #dfe4ea; font: 600 17px system-ui, sans-serif; }
@@ -70,7 +70,7 @@ def shoot(address: str) -> None:
         page.screenshot(path=IMAGES / "board.png")
         page.goto(address)
         page.locator(STUCK).click()
-        page.locator("[data-steps] li").first.wait_for(timeout=20_000)
+        page.locator("[data-log-line]").last.wait_for(timeout=20_000)
         page.screenshot(path=IMAGES / "run.png")
         page.locator("[data-abort]").click()
         dialog = page.locator("dialog[open]")
