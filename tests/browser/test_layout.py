@@ -67,6 +67,7 @@ def test_part_that_goes_moves_nothing_below_it(
     width: int,
 ) -> None:
     address = "/" if change is read_all_stages else factories.address(run.stage)
+    # So high that no scrollbar comes, which takes width in Firefox.
     page = sign_in("viewer", address, viewport={"width": width, "height": 900})
     wait_for_viewers(live)
     page.locator("#live").hover()  # while the page is in use nothing is shown automatically
@@ -107,7 +108,7 @@ def test_parts_of_a_row_cover_each_other_at_no_width(run: Run, sign_in: OpenPage
     factories.run(run.stage, "old", status="success", created_at=last_year, **times)
     page = sign_in("manager", factories.address(run.stage))
     for width in (320, 360, 390, 900, 1130):
-        page.set_viewport_size({"width": width, "height": 900})
+        page.set_viewport_size({"width": width, "height": 700})
         assert page.evaluate(OVERLAPS) == [], width
         row = page.locator("#run-r-1")
         assert (row.locator("a.title").bounding_box() or {"width": 0})["width"] >= 50
