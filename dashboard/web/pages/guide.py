@@ -49,9 +49,10 @@ def guide(request: HttpRequest, name: str) -> HttpResponse:
 def guide_picture(request: HttpRequest, picture: str) -> HttpResponse:
     """Return a picture of docs/images/; its name is a slug, thus no path."""
     path = settings.BASE_DIR / "docs" / "images" / f"{picture}.png"
-    if not path.is_file():
-        raise Http404
-    return HttpResponse(path.read_bytes(), content_type="image/png")
+    try:
+        return HttpResponse(path.read_bytes(), content_type="image/png")
+    except OSError as error:  # there is no such file, or its name is too long for one
+        raise Http404 from error
 
 
 @cache
