@@ -170,12 +170,12 @@ def _read_sqlite(file: Path) -> list[str]:
             [(result,)] = database.execute("PRAGMA integrity_check(1)")
             if result != "ok" or size != file.stat().st_size:
                 raise BackupError(f"{file} is damaged or incomplete.")
-            tables = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [_MIGRATIONS])
-            if not tables.fetchall():
+            names = database.execute("SELECT name FROM sqlite_master")  # reads, so decodes, all
+            if (_MIGRATIONS,) not in names.fetchall():
                 return []
             rows = database.execute(f"SELECT name FROM {_MIGRATIONS} WHERE app = 'dashboard'")  # noqa: S608
             return [name for (name,) in rows]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the damaged part
         raise BackupError(f"{file} is no backup, damaged or incomplete: {error}.") from error
 
 
@@ -212,10 +212,11 @@ def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
     environment = os.environ | password  # noqa: TID251 - all of it is passed on, as by default
     command = [_find_client(program), *database, *arguments]
     result = subprocess.run(  # noqa: S603
-        command, env=environment, capture_output=True, text=True, check=False
+        command, env=environment, capture_output=True, text=True, errors="replace", check=False
     )
-    if result.returncode:
-        raise BackupError(f"{program}: {result.stderr.strip()}")
+    if result.returncode:  # negative: the number of a signal, of a crash
+        reason = result.stderr.strip() or f"It ended with status {result.returncode}."
+        raise BackupError(f"{program}: {reason}")
     return result.stdout
 
 

@@ -266,6 +266,14 @@ def test_restore_of_truncated_file_is_refused(share: float, file: Path) -> None:
     assert "pg_restore: " in message if ON_POSTGRESQL else "damaged or incomplete" in message
 
 
+@pytest.mark.parametrize("text", [b"dashboard_star", b"NULL"])
+def test_restore_of_a_file_whose_schema_is_not_utf8_is_refused(text: bytes, file: Path) -> None:
+    """SQLite and PostgreSQL quote it in their errors."""
+    file.write_bytes(file.read_bytes().replace(text, b"\xff" + text[1:]))
+    message = error_of("restore", file, "--replace")
+    assert ("pg_restore: " if ON_POSTGRESQL else "damaged or incomplete") in message
+
+
 @only_sqlite
 def test_restore_of_a_file_whose_index_differs_from_its_table_is_refused(
     hostile_data: Run, tmp_path: Path
