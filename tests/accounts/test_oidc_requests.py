@@ -42,6 +42,23 @@ async def test_provider_is_trusted_by_the_certificates_that_northflank_is(
         assert await request_json(server) == {}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": ' + b"[" * 60_000 + b"]" * 60_000 + b"}",
+        b'{"a": ' + b"9" * 5_000 + b"}",
+        b'{"a": "\\ud800"}',
+    ],
+    ids=["nested", "long number", "half a surrogate pair"],
+)
+async def test_json_that_python_cannot_use_is_no_json_object(body: bytes) -> None:
+    async with ScriptedServer() as server:
+        server.enqueue(respond_with(body))
+        with pytest.raises(OIDCFailure, match="200, no JSON object") as raised:
+            await request_json(server)
+        assert raised.value.reason is Reason.PROVIDER
+
+
 async def test_redirect_is_not_followed() -> None:
     async with ScriptedServer() as server:
         server.enqueue(respond_with({}, status=307, headers={"Location": f"{server.url}/other"}))

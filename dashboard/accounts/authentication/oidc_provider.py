@@ -3,6 +3,7 @@
 Nothing is cached: a sign-in takes five short requests, and a changed key or address counts at once.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +46,8 @@ class ProviderClient(requests.Session):
             raise OIDCFailure(Reason.UNREACHABLE, f"{endpoint}: {type(error).__name__}.") from error
         try:
             answer = response.json()
-        except requests.JSONDecodeError:
+            json.dumps(answer, ensure_ascii=False).encode()  # fails for half a surrogate pair
+        except (ValueError, RecursionError):  # also for a number or nesting beyond Python's limits
             answer = None
         if response.status_code != 200 or not isinstance(answer, dict):
             code = answer.get("error") if isinstance(answer, dict) else "no JSON object"
@@ -112,7 +114,8 @@ def load_claims(configuration: Mapping[str, Any], id_token: object, access_token
         verified = _verify(id_token, keys, configuration["issuer"])
         userinfo: dict[str, Any] = {}
         if url := configuration["userinfo_endpoint"]:
-            userinfo = client.get_json(url, headers={"Authorization": f"Bearer {access_token}"})
+            headers = {"Authorization": f"Bearer {access_token}".encode()}
+            userinfo = client.get_json(url, headers=headers)
             if userinfo.get("sub") != verified["sub"]:
                 raise OIDCFailure(Reason.TOKEN, "The userinfo is about another subject.")
     return Claims(verified, userinfo)
@@ -126,7 +129,7 @@ def _verify(id_token: object, keys: dict[str, Any], issuer: str) -> dict[str, An
         found = [
             key
             for key in jwt.PyJWKSet.from_dict(keys).keys
-            if key.public_key_use in {None, "sig"} and key_id in {None, key.key_id}
+            if key.public_key_use in (None, "sig") and key_id in (None, key.key_id)
         ]
         if len(found) != 1:
             raise OIDCFailure(Reason.SIGNATURE, f"{len(found)} keys match.")

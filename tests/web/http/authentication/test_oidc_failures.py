@@ -201,6 +201,24 @@ def test_unusable_keys_fail(
     assert_failed(answer, 502, "response is invalid", dashboard, "not signed with a key")
 
 
+@pytest.mark.parametrize("change", [{"kid": []}, {"use": []}])
+def test_key_whose_id_or_use_is_no_text_matches_no_token(
+    change: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    [key] = httpx.get(f"{provider.issuer}/.well-known/jwks.json").json()["keys"]
+    provider.control(answers={"jwks.json": {"keys": [key | change]}})
+    answer = visitor.sign_in(username)
+    assert_failed(answer, 502, "response is invalid", dashboard, "0 keys match")
+
+
+def test_access_token_that_no_header_can_hold_is_refused_by_the_provider(
+    visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    provider.control(answers={"token/": {"access_token": "€"}})
+    answer = visitor.sign_in(username)
+    assert_failed(answer, 502, "responded with an error", dashboard, "userinfo/: 401")
+
+
 @pytest.mark.parametrize("id_token", [None, "x.y.z", 7])
 def test_token_endpoint_without_valid_id_token_fails(
     id_token: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
