@@ -531,9 +531,14 @@ def test_superuser_who_was_demoted_meanwhile_makes_no_superuser(ada: Author, vie
     assert not User.objects.get(pk=viewer.pk).is_superuser
 
 
-def test_name_of_another_account_is_not_added(root: Author, viewer: User) -> None:
-    with raises(AdministrationError, "name_taken"):
-        account_changes.add_account(root, "\uff56iewer", "", settings_of(viewer))
+@pytest.mark.parametrize(
+    ("name", "reason"), [("\uff56iewer", "name_taken"), ("v\u0456ewer", "name_mixed")]
+)
+def test_name_that_reads_like_another_account_is_not_added(
+    name: str, reason: str, root: Author, viewer: User
+) -> None:
+    with raises(AdministrationError, reason):
+        account_changes.add_account(root, name, "", settings_of(viewer))
 
 
 def test_group_name_with_invisible_characters_is_refused(root: Author) -> None:

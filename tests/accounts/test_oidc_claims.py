@@ -64,6 +64,7 @@ def test_groups_claim_of_id_token_comes_before_that_of_userinfo() -> None:
         ({"preferred_username": "Ada Lovelace / <b>"}, "Ada-Lovelace-b"),
         ({"preferred_username": "///", "sub": "///"}, "user"),
         ({"preferred_username": "日本語"}, "日本語"),
+        ({"preferred_username": "adm\u0456n", "email": "eve@example.com"}, "eve"),  # Cyrillic і
         ({"preferred_username": "x" * 300}, "x" * 140),
     ],
 )

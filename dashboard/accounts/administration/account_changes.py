@@ -82,8 +82,8 @@ def add_account(
     """
     username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
-        if usernames.is_taken(username):
-            raise AdministrationError(usernames.NAME_TAKEN)
+        if (problem := usernames.problem(username)) is not None:
+            raise AdministrationError(problem)
         user = User.objects.create(username=username, password=password or make_password(None))
         before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, account_settings)

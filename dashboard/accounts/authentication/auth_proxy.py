@@ -156,8 +156,8 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     """Return the account of the proxy's user, added if there is none of this name.
 
     Raise Refused for the break-glass account and demo accounts, for one that was made in the
-    dashboard and not handed over (`ProxyAccount`), for the name of another account in other case,
-    and for an inactive account.
+    dashboard and not handed over (`ProxyAccount`), for a new name that would be read as another
+    account's (usernames.py), and for an inactive account.
     """
     account = _stored(user) or _add_account(user, at, client_address)
     is_proxys = account is not None and ProxyAccount.objects.filter(user=account).exists()
@@ -179,7 +179,7 @@ def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     """
     if break_glass.is_name(user.name):
         return None
-    if not usernames.is_taken(user.name):
+    if (problem := usernames.problem(user.name)) is None:
         with contextlib.suppress(IntegrityError), transaction.atomic():
             account = User.objects.create_user(user.name)
             ProxyAccount.objects.create(user=account)
@@ -192,7 +192,7 @@ def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
             )
             return account
     if (added := _stored(user)) is None:
-        raise Refused(_text("invalid_account", name=user.name, problem=usernames.NAME_TAKEN))
+        raise Refused(_text("invalid_account", name=user.name, problem=problem or ""))
     return added
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 
+from dashboard.accounts import usernames
+
 MAX_EMAIL_LENGTH = 254
 MAX_USERNAME_LENGTH = 140  # leaves room for the number that makes it unique
 
@@ -107,4 +109,4 @@ def _to_username(text: object) -> str:
     if not isinstance(text, str):
         return ""
     name = re.sub(r"[^\w.@+-]+", "-", unicodedata.normalize("NFKC", text)).strip("-")
-    return name[:MAX_USERNAME_LENGTH]
+    return "" if usernames.is_mixed(name) else name[:MAX_USERNAME_LENGTH]

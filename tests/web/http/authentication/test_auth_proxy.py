@@ -303,6 +303,12 @@ def test_demo_account_is_refused_even_if_handed_over(open_browser: OpenBrowser) 
     assert open_browser("admin").open().status_code == 403
 
 
+def test_name_of_several_alphabets_is_refused(open_browser: OpenBrowser) -> None:
+    reason = reason_of(open_browser("adm\u0456n").open("/"))  # Cyrillic і
+    assert reason.endswith("This name mixes alphabets, such as Latin and Cyrillic.")
+    assert not User.objects.exists()
+
+
 @pytest.mark.parametrize("is_handed_over", [True, False])
 def test_name_of_an_account_in_other_case_is_refused(
     is_handed_over: bool, open_browser: OpenBrowser, viewer: User
@@ -310,7 +316,8 @@ def test_name_of_an_account_in_other_case_is_refused(
     if is_handed_over:
         ProxyAccount.objects.create(user=viewer)
     assert reason_of(open_browser("Viewer").open("/")) == (
-        "The proxy signed you in as “Viewer”. An account with this name already exists."
+        "The proxy signed you in as “Viewer”. An account with this name, or a name that looks like "
+        "it, already exists."
     )
     assert User.objects.count() == 1
 
