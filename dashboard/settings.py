@@ -340,6 +340,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 # BASE_URL is the address users open: if it is https, cookies and redirects require it.
 HTTPS = BASE_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+# These refuse HTTP themselves: a redirect would let clients send their tokens unencrypted for ever.
+SECURE_REDIRECT_EXEMPT = [f"^{_path[1:]}/?(api|hooks)/"]
 # Under a path the host is shared, so a year of HSTS for all of it is not ours to set. Neither are
 # subdomains (W005), which may be other sites, nor browsers' lists of hosts (W021).
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS and not _path else 0
@@ -353,8 +355,10 @@ if not HTTPS:  # config/checks.py says in one warning what these mean
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 # On a shared host, other applications must neither receive nor overwrite our cookies.
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{_path}/"
-SESSION_COOKIE_NAME = "sessionid" + _path.replace("/", "-")
-CSRF_COOKIE_NAME = "csrftoken" + _path.replace("/", "-")
+_cookie_name = "%s" + _path.replace("/", "-")
+if HTTPS and not _path:
+    _cookie_name = "__Host-%s"  # browsers then take it from this host alone, by HTTPS
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = _cookie_name % "sessionid", _cookie_name % "csrftoken"
 
 STATIC_URL = f"{_path}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

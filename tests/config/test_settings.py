@@ -351,6 +351,25 @@ def test_hsts_is_for_the_host_of_base_url_alone(
     assert result.stdout == f"{seconds} False False\n", result.stderr
 
 
+@pytest.mark.parametrize(
+    ("base_url", "names"),
+    [
+        ("https://releases.example.com", "__Host-sessionid __Host-csrftoken"),
+        ("https://example.com/releases", "sessionid-releases csrftoken-releases"),
+        ("http://releases.example.com", "sessionid csrftoken"),
+    ],
+)
+def test_cookies_are_bound_to_an_encrypted_host_of_their_own(
+    tmp_path: Path, base_url: str, names: str
+) -> None:
+    program = (
+        "from django.conf import settings;"
+        "print(settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)"
+    )
+    result = manage(tmp_path, "shell", "-v0", "-c", program, BASE_URL=base_url)
+    assert result.stdout == f"{names}\n", result.stderr
+
+
 def test_deploy_check_of_dashboard_for_this_machine_only_passes(tmp_path: Path) -> None:
     result = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING")
     assert result.returncode == 0, result.stderr

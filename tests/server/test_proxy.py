@@ -178,6 +178,19 @@ def test_http_request_redirects_to_https(dashboard: RunningProcess) -> None:
     assert (answer.status_code, answer.headers["location"]) == (301, f"{HOME}/board/?a=b")
 
 
+@pytest.mark.parametrize("path", ["/api/runs/", "/api/nothing", "/hooks/northflank/"])
+def test_http_request_with_a_token_is_refused(path: str, dashboard: RunningProcess) -> None:
+    """A redirect would let a client send its token unencrypted for ever."""
+    answer = httpx.post(f"{dashboard.base_url}/releases{path}", headers={"Host": "example.com"})
+    assert answer.status_code == 403
+    assert "Use HTTPS" in answer.text
+
+
+def test_http_request_for_a_project_called_api_redirects(dashboard: RunningProcess) -> None:
+    address = f"{dashboard.base_url}/releases/projects/api/"
+    assert httpx.get(address, headers={"Host": "example.com"}).status_code == 301
+
+
 def test_health_endpoints_need_no_path_prefix(dashboard: RunningProcess) -> None:
     for path in ("/healthz", "/readyz", "/releases/healthz"):
         assert httpx.get(dashboard.base_url + path).status_code == 200

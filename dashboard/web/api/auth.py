@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, Concatenate
 
 import structlog
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
 from django.core.exceptions import TooManyFieldsSent
@@ -68,6 +69,8 @@ def api_view[**P](
         @wraps(view)
         def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             def respond() -> HttpResponse:
+                if settings.HTTPS and not request.is_secure():
+                    raise ApiError("https_required")
                 if methods and request.method not in methods:
                     raise ApiError(
                         "method_not_allowed",

@@ -29,10 +29,13 @@ MAX_BODY_BYTES = 64 * 1024  # of a request body; the documented one has a few hu
 def northflank_webhook(request: HttpRequest) -> HttpResponse:
     """Store a webhook event: 200 once stored, 401 without the token, 413 or 400 if invalid.
 
+    403 by HTTP if BASE_URL has https.
     Requests without the token get a 429 after the first ones; those with it are never throttled.
     """
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         raise Http404
+    if settings.HTTPS and not request.is_secure():
+        return _text_response(403, "Use HTTPS; replace the secret: it was not encrypted.")
     if not _has_valid_token(request):
         return _refuse()
     if len(request.body) > MAX_BODY_BYTES:

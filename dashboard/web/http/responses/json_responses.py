@@ -18,6 +18,7 @@ ERRORS = {
     "token_expired": (401, "the token has expired"),
     "token_revoked": (401, "the token was revoked"),
     "token_inactive": (401, "the account of the token is inactive"),
+    "https_required": (403, "use HTTPS; replace a token that you sent: it was not encrypted"),
     "not_allowed": (403, "the message says who may"),
     "no_address": (404, "no such address; all end with a slash"),
     "unknown_run": (404, "never read, or hidden"),
