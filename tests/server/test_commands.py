@@ -55,6 +55,18 @@ def test_token_make_prints_only_secret(viewer: User) -> None:
     assert secret.startswith("rfd_")
 
 
+@pytest.mark.parametrize(
+    ("options", "text"), [((), "It never expires."), (("--expires", "90d"), "It expires ")]
+)
+def test_token_make_says_when_the_token_expires(
+    viewer: User, options: tuple[str, ...], text: str
+) -> None:
+    messages = io.StringIO()
+    name = ("--user", "viewer", "--name", "PagerDuty")
+    call_command("token", "create", *name, *options, stdout=io.StringIO(), stderr=messages)
+    assert text in messages.getvalue()
+
+
 def test_token_commands_are_recorded_without_secret(viewer: User) -> None:
     secret = create_token(viewer)
     for _ in range(2):

@@ -80,9 +80,12 @@ class Command(RunbookCommand):
                 token_name=name,
                 detail=f"Scope {scope}, expires: {_format_expiry(expires_at)}. By manage.py token.",
             )
+        expiry = f"It expires {_format_expiry(expires_at)}."
+        if expires_at is None:
+            expiry = "It never expires. To limit it, create another one with --expires."
         self.stderr.write(
-            f"Token {token.pk} of {username}, scope {token.scope}, expires: "
-            f"{_format_expiry(token.expires_at)}. The secret below is not shown again:",
+            f"Token {token.pk} of {username}, scope {token.scope}. {expiry} "
+            "The secret below is not shown again:",
             self.style.NOTICE,
         )
         self.stdout.write(secret)
