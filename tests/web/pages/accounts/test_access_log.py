@@ -66,6 +66,13 @@ def test_user_with_permission_views_it(viewer_client: Client, viewer: User) -> N
     assert shown(viewer_client) == ["signed_in"]
 
 
+def test_page_says_that_it_names_hidden_projects(admin_client: Client) -> None:
+    page = parse_html(admin_client.get("/access/"))
+    assert text_of(select_one(page, "h1 + p")) == (
+        "The access log also names projects that you may not view."
+    )
+
+
 # --- The page ------------------------------------------------------------------------------------
 
 
