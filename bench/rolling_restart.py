@@ -135,6 +135,7 @@ class Site:
             command = ["caddy", "run", "--adapter", "caddyfile", "--config", "deploy/Caddyfile"]
         variables = {
             "SITE_ADDRESS": self.url,
+            "HTTP_ADDRESS": f"http://127.0.0.1:{free_port()}",  # not 80
             "UPSTREAMS": " ".join(addresses),
             "XDG_DATA_HOME": str(bench.folder),
         }
