@@ -46,6 +46,14 @@ NONE = SecretValues()
         ("sent bearer pw to it", "sent bearer [redacted] to it"),
         ("+ psql --password pw -h db", "+ psql --password [redacted] -h db"),
         ("+ curl -u app:pw http://h", "+ curl -u app:[redacted] http://h"),
+        ('{"name": "DB_PASSWORD", "value": "pw"}', '{"name": "DB_PASSWORD", "value": [redacted]}'),
+        ('{"password": {"value": "pw"}}', '{"password": {"value": [redacted]}}'),
+        ("<password>pw</password><a>1</a>", "<password>[redacted]</password><a>1</a>"),
+        ("Array ( [password] => pw [a] => 1 )", "Array ( [password] => [redacted] [a] => 1 )"),
+        ("ALTER USER a PASSWORD 'pw' VALID", "ALTER USER a PASSWORD [redacted] VALID"),
+        ("CREATE USER a IDENTIFIED BY 'pw';", "CREATE USER a IDENTIFIED BY [redacted];"),
+        ("GET /cb?code=pw&state=1 HTTP/1.1", "GET /cb?code=[redacted]&state=1 HTTP/1.1"),
+        ('{"kty":"oct","k":"pw","kid":"1"}', '{"kty":"oct","k":[redacted],"kid":"1"}'),
         # By its own form.
         ("key AKIAIOSFODNN7EXAMPLE is", "key [redacted] is"),
         ("ghp_0123456789abcdefghijABCDEFGHIJ012345", "[redacted]"),
@@ -123,8 +131,15 @@ _BEGIN, _END = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
         ([_BEGIN, f"12:00 {_BODY}", _BODY, "b", _BODY], f"*|*|*|b|{_BODY}"),
         (["a", _BODY, "b"], f"a|{_BODY}|b"),
         ([_BEGIN, *["b"] * 400, "c", _END], "*|" + "b|" * 400 + "*|*"),
+        # Its end is not written yet.
+        (["a", _BEGIN, _BODY, "Qw=="], "a|*|*|*"),
+        ([_BEGIN, "Proc-Type: 4,ENCRYPTED", "DEK-Info: AES,0A", "", _BODY, "Qw"], "*|*|*|*|*|*"),
+        ([_BEGIN, _BODY, "Server started"], "*|*|Server started"),
+        # PuTTY's
+        (["Public-Lines: 1", _BODY, "Private-Lines: 1", "Qw==", "Private-MAC: 0a", "b"],
+         f"Public-Lines: 1|{_BODY}|*|*|*|b"),
     ],
-)
+)  # fmt: skip
 def test_private_keys_over_several_lines_are_removed(lines: list[str], shown: str) -> None:
     texts = [text for text, _is_redacted in redact_lines(lines, NONE)]
     assert "|".join(texts) == shown.replace("*", "[redacted]")
@@ -145,6 +160,20 @@ def test_values_are_removed_wherever_they_occur() -> None:
         assert is_redacted, line
         assert "[redacted]" in text
         assert not any(part in text for part in ("hunter", "345", "etpw", "aHV"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (["- name: A_TOKEN", "  value: pw", "- name: B"], "- name: A_TOKEN|  value: *|- name: B"),
+        (["- name: DB_HOST", "  value: db"], "- name: DB_HOST|  value: db"),
+        (["password: |", "  pw", "a: 1"], "password: *|  *|a: 1"),
+        (["done >", "value"], "done >|value"),
+    ],
+)  # fmt: skip
+def test_values_on_the_line_after_their_name_are_removed(lines: list[str], shown: str) -> None:
+    texts = [text for text, _is_redacted in redact_lines(lines, NONE)]
+    assert "|".join(texts) == shown.replace("*", "[redacted]")
 
 
 def test_of_values_that_contain_each_other_nothing_remains() -> None:
@@ -219,7 +248,10 @@ def test_values_do_not_show_in_their_own_text() -> None:
         "\n" + "a" * 70 + ": ", "a_" * 30 + "token: ",
         "SG." + "a" * 16 + ".", "ghp_" + "a" * 29, "hooks.slack.com/", "://a:b@",
         "://a:b", "://", "://a@/", "pass=", "pass=1 ", "token.a:1", "token-aaa:80/", "token-",
-        "a-b", "\ufdd0", "pypi-",
+        "a-b", "\ufdd0", "pypi-", "\\", '"d"', '"d": ', "token.", "tokenper", "token{",
+        "token,", "key", "_key", "api_key", "value", "<", "<a ", "<token>", "('token',", "=a(",
+        "password ", "password is ", "identified by ", "?code=", "mysql ", "mysql -", "AKIA",
+        "68756e7465723268", "aHVudGVy", "{{", "${", "name: token,",
     ],
 )  # fmt: skip
 def test_redaction_time_of_a_line_is_linear_in_its_length(part: str) -> None:

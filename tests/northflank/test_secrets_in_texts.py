@@ -98,6 +98,7 @@ def test_urls_in_text_lose_secrets(text: str, cleaned: str) -> None:
         ("dial app:pw@10.0.0.5:3306", "dial app:…@10.0.0.5:3306"),
         ("dial 1234:pw@h", "dial 1234:…@h"),
         ("dial app:pw@db1", "dial app:…@db1"),
+        ("got ghp_0123456789abcdefghijABCDEFGHIJ012345", "got …"),
     ],
 )
 def test_passwords_and_tokens_in_text_are_removed(text: str, cleaned: str) -> None:
@@ -177,7 +178,7 @@ def test_text_after_a_quoted_url_is_kept(text: str, cleaned: str) -> None:
         "password: ", "password:\n", "password='\n", "password=b'a' ", "password=`", "token: '",
         "token\\", "tokens=1", "tokens=1.", "tokens=1 ", "tokens=.", "tokens", ",", ",'", "}",
         "bearer", "bearer token", "bearer '", "a:@1", "a:@1-", "a:@1.", "a:@18.2.0", "1:", "12:34@",
-        "a:b@1 ",
+        "a:b@1 ", "token.", "tokenper", "token{", "password ", "<token>", '"d"', "AKIA", "a_key: ",
     ],
 )  # fmt: skip
 def test_redaction_time_is_linear_in_the_length(part: str) -> None:
