@@ -24,15 +24,11 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*+[0-~]?"
 )
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
-# Characters that cannot be seen, or reorder others, get a visible form.
-_VISIBLE = (
-    {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
-    | dict.fromkeys([*range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
-    | {
-        code: f"<U+{code:04X}>"
-        for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    }
-)
+# Characters that cannot be seen, or reorder others, get a visible form. The latter get it after
+# secrets are removed, since they may be within one.
+_CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
+_CONTROLS |= dict.fromkeys([*range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
+_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Span(NamedTuple):
@@ -106,7 +102,7 @@ def _parse(line: str) -> Iterator[Span]:
 
 def _span(text: str, bold: str, colour: str) -> list[Span]:
     style = " ".join(filter(None, (bold, colour)))
-    return [Span(text.translate(_VISIBLE), style)] if text else []
+    return [Span(text.translate(_CONTROLS), style)] if text else []
 
 
 def _restyle(codes: str, bold: str, colour: str) -> tuple[str, str]:
@@ -137,8 +133,9 @@ def _cut(spans: list[Span]) -> tuple[list[Span], int]:
     """Return the first MAX_SHOWN characters, and how many follow."""
     kept: list[Span] = []
     room = MAX_SHOWN
-    for text, style in spans:
+    for span in spans:
+        text = _REORDERING.sub(lambda mark: f"<U+{ord(mark[0]):04X}>", span.text)
         if room > 0:
-            kept.append(Span(text[:room], style))
+            kept.append(Span(text[:room], span.style))
         room -= len(text)
     return kept, max(-room, 0)

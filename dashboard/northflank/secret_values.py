@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote
 
 from dashboard.northflank.values import Json
@@ -17,6 +17,7 @@ _NAMES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
+_ENCODED = r"(?<![\w+/-])[\w+/-]*?{}[\w+/-]*+=*+"  # all that is encoded with a value
 _URL_PASSWORD = re.compile(r"://[^\s/@]*?:(?P<password>\S+)@")
 
 
@@ -24,22 +25,25 @@ class SecretValues:
     """Texts to be removed from others; shown nowhere, so not in an error report either."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        forms = {form for value in values for form in _forms(value) if len(form) >= MIN_LENGTH}
-        self._longest_first = sorted(forms, key=len, reverse=True)  # one may contain another
+        # The pattern of each form, by its folded text. One may contain another: the longest first.
+        forms = [found for value in values for found in _forms(value)]
+        self._patterns = dict(sorted(forms, key=lambda found: len(found[0]), reverse=True))
 
     def __repr__(self) -> str:
-        return f"<{len(self._longest_first)} secret values>"
+        return f"<{len(self._patterns)} secret values>"
 
-    def present_in(self, texts: Collection[str]) -> "SecretValues":
-        """Return those that any of the texts contains."""
-        joined, present = "\n".join(texts), SecretValues()
-        present._longest_first = [value for value in self._longest_first if value in joined]
+    def present_in(self, text: str) -> "SecretValues":
+        """Return the values that the text contains, in upper or lower case, or encoded."""
+        text, present = text.casefold(), SecretValues()
+        present._patterns = {form: self._patterns[form] for form in self._patterns if form in text}
         return present
 
     def replace_in(self, text: str, mark: str) -> str:
-        """Return a text with `mark` in place of each value."""
-        for value in self._longest_first:
-            text = text.replace(value, mark)
+        """Return a text with `mark` in place of each value and of each word that encodes one."""
+        folded = text.casefold()
+        for form, pattern in self._patterns.items():
+            if form in folded:
+                text = re.sub(pattern, mark, text, flags=re.IGNORECASE)
         return text
 
 
@@ -48,7 +52,7 @@ def secret_values(fields: Json) -> SecretValues:
 
     These are the values of its arguments and of the environments, files and secrets that its steps
     have or return, if they have MIN_LENGTH characters or more: as they are, in JSON,
-    percent-encoded, and as base64 of the value alone.
+    percent-encoded, and within Base64 or hexadecimal digits; all of them in upper or lower case.
     """
     return SecretValues(_texts(fields))
 
@@ -69,13 +73,26 @@ def _texts(fields: Json) -> Iterator[str]:
             yield from str(value).splitlines()  # as logs print it
 
 
-def _forms(value: str) -> Iterator[str]:
+def _forms(value: str) -> Iterator[tuple[str, str]]:
     value = value.strip()
     if _REFERENCE.fullmatch(value):
         return
     passwords = [match["password"] for match in _URL_PASSWORD.finditer(value)]
     for text in (value, *passwords, *map(unquote, passwords)):
-        encoded = base64.b64encode(text.encode(errors="replace")).decode()
-        yield from (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-        yield from (quote(text, safe="", errors="replace"), quote_plus(text, errors="replace"))
-        yield from (encoded.rstrip("="), encoded.translate({43: "-", 47: "_"}).rstrip("="))
+        if len(text) >= MIN_LENGTH:
+            in_json = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
+            in_urls = quote(text, safe="", errors="replace"), quote_plus(text, errors="replace")
+            for form in (text, *in_json, *in_urls):
+                yield form.casefold(), re.escape(form)
+            for form in _encodings(text):
+                yield form.casefold(), _ENCODED.format(re.escape(form))
+
+
+def _encodings(text: str) -> Iterator[str]:
+    """Yield the part that this text has in each encoding of a longer one."""
+    content = text.encode(errors="replace")
+    yield content.hex()
+    for before, changed in enumerate((0, 2, 3)):  # bytes before the text, characters they change
+        padded = bytes(before) + content
+        kept = base64.b64encode(padded).decode()[changed : len(padded) * 4 // 3]
+        yield from (kept, kept.translate({43: "-", 47: "_"}))

@@ -31,6 +31,7 @@ _KEY_TAIL = re.compile(r"(?:^|[\d:Z\]]\s+)=?[A-Za-z0-9+/]+={0,2}$")  # perhaps a
 # A value may be on the line after its name: between both is a character that no line has.
 _LINE_END = "\x1e"
 _VALUE_LINE = re.compile(r"\s*+[\"']?value[\"']?\s*+:", re.IGNORECASE)
+_INVISIBLE = re.compile("[\u00ad\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _MARK = "\ufdd0"  # for a secret while a line is redacted: no character, and never part of a text
 _MARKS = re.compile(f"{_MARK}+")
 
@@ -46,7 +47,7 @@ def redact_secrets(text: str) -> str:
 
 def redact_lines(lines: Sequence[str], values: SecretValues) -> Iterator[tuple[str, bool]]:
     """Yield each line of a log as by `redact_line`; of a private key over several lines nothing."""
-    present = values.present_in(lines)
+    present = values.present_in(_INVISIBLE.sub("", "\n".join(lines)))
     of_keys = _private_key_lines(lines)
     for index, line in enumerate(lines):
         if index in of_keys:
@@ -63,9 +64,9 @@ def redact_line(text: str, values: SecretValues) -> tuple[str, bool]:
     """Return a line of a log with REDACTED in place of each secret, and whether there was one.
 
     Unlike `redact_secrets` it leaves URLs, but for their passwords and webhooks, and removes the
-    `values`. An encoded secret is recognised only as one of these, on its own.
+    `values`, even encoded or with invisible characters in them.
     """
-    redacted = values.replace_in(text.replace(_MARK, "\ufffd"), _MARK)
+    redacted = values.replace_in(_INVISIBLE.sub("", text).replace(_MARK, "\ufffd"), _MARK)
     redacted = _URLS.sub(partial(_redact_urls, redact_url=_redact_login), redacted)
     redacted = _apply(LOG_RULES, redacted, _MARK)
     return (_MARKS.sub(REDACTED, redacted), True) if _MARK in redacted else (text, False)

@@ -1,5 +1,7 @@
 """What is removed of the lines of a log, and what stays."""
 
+import base64
+
 import pytest
 
 from dashboard.northflank import SecretValues, secret_values
@@ -163,6 +165,27 @@ def test_values_are_removed_wherever_they_occur() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("a HUNTER2/HUNTER b", "a [redacted] b"),
+        (f"a {b'hunter2/hunter'.hex()} b", "a [redacted] b"),
+        (f"a {b'app:hunter2/hunter'.hex().upper()} b", "a [redacted] b"),
+        ("a hunt\u200ber2/\u2060hunter b", "a [redacted] b"),
+        *(
+            (f"a {base64.b64encode(user + b':hunter2/hunter' + end).decode()} b", "a [redacted] b")
+            for user in (b"a", b"ab", b"app")
+            for end in (b"", b"\n", b"??")
+        ),
+        (base64.urlsafe_b64encode(b"??>:hunter2/hunter").decode(), "[redacted]"),
+        ("a\u200b b", "a\u200b b"),
+    ],
+)
+def test_values_are_removed_in_other_writings_of_them(line: str, shown: str) -> None:
+    [(text, is_redacted)] = redact_lines([line], SecretValues(["hunter2/hunter"]))
+    assert (text, is_redacted) == (shown, "[redacted]" in shown)
+
+
+@pytest.mark.parametrize(
     ("lines", "shown"),
     [
         (["- name: A_TOKEN", "  value: pw", "- name: B"], "- name: A_TOKEN|  value: *|- name: B"),
@@ -256,4 +279,4 @@ def test_values_do_not_show_in_their_own_text() -> None:
 )  # fmt: skip
 def test_redaction_time_of_a_line_is_linear_in_its_length(part: str) -> None:
     # With quadratic time, each of these would take minutes.
-    redact_line(part * (100_000 // len(part)), NONE)
+    redact_line(part * (100_000 // len(part)), SecretValues(["hunter2hunter"]))
