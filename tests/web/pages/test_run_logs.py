@@ -236,7 +236,7 @@ def test_page_of_a_run_says_what_it_waits_for_before_the_log_is_loaded(
     assert "RUNNING started " in text_of(after)
 
 
-def test_replaced_secrets_are_said_with_the_lines(
+def test_hidden_secrets_are_said_with_the_lines(
     site: Live, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chatty = look(client, live_runs.waiting_run(site, "chatty"), **HTMX)
@@ -244,7 +244,8 @@ def test_replaced_secrets_are_said_with_the_lines(
     monkeypatch.setattr(logs, "LAST_WORDS", "password=swordfish99")
     page = look(client, live_runs.waiting_run(site, "silent"), **HTMX)
     assert lines(page)[-1] == "password=[redacted]"
-    assert text_of(select_one(page, "[data-has-redacted]")) == "Secrets are replaced by [redacted]."
+    sentence = "Known secrets are hidden. Check before you share."
+    assert text_of(select_one(page, "[data-has-redacted]")) == sentence
 
 
 def test_run_that_waits_for_nothing_with_a_log_says_so(site: Live, client: httpx.Client) -> None:
