@@ -281,6 +281,9 @@ class NorthflankClient(HttpClient):
         paging = {"per_page": str(per_page), "page": str(number)}
         body = await self.request_json("GET", route or key, path, query=paging | query)
         page = decoding.parse_page(body, key, parse_item, limit=per_page)
+        if number > 1 and not (page and body["data"]):
+            # The pages before it count. As an entry is missing, this list removes nothing.
+            return Page((), has_next=False, omitted=1)
         if page is None:
             raise responses.unexpected("no list found")
         # On a later page it is the rest of a list that could be read.

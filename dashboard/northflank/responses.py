@@ -70,7 +70,7 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, token: str) -> 
         raise unexpected("not JSON, perhaps from a proxy", status) from None
     except RecursionError:
         raise unexpected("nested too deeply", status) from None
-    if not isinstance(payload, dict) or not isinstance(payload.get("data"), dict | list):
+    if not isinstance(payload, dict) or not isinstance(payload.get("data", ""), dict | list | None):
         raise unexpected("no data", status)
     return payload
 

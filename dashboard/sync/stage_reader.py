@@ -140,6 +140,8 @@ class StageReader:
         if number is None:
             return
         page = await self.read_page(stage, number)
+        if page.omitted and not page.items and not page.has_next:
+            return  # the page had no list, or no entry that can be read: the next read may have it
         limit = pruning.run_limit(now())
         is_last = not page.has_next or (
             is_ordered
@@ -164,6 +166,7 @@ class StageReader:
         for page_number in range(1, 2 if is_short else IN_FLIGHT_PAGES + 1):
             stamps.append(await run_in_db_thread(stamp_request))
             page = await self._request_page(stage, page_number, stamps[-1], concluded=False)
+            log_omissions(str(stage), page)
             await self.term.write(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
             runs |= {run.id: run for run in page.items}
             if not page.has_next:

@@ -103,6 +103,48 @@ async def test_response_without_list_raises_unexpected_answer(
 
 
 @pytest.mark.parametrize(
+    "data", [{}, None, [], {"projects": None}, {"projects": "odd"}, {"message": "odd"}]
+)
+async def test_later_page_without_list_keeps_the_pages_before_it(
+    client: NorthflankClient, server: ScriptedServer, data: Any
+) -> None:
+    server.enqueue(projects("a", has_next=True), respond_with(payloads.data(data)))
+    page = await fetch_all_pages(client.list_projects)
+    assert [project.id for project in page.items] == ["a"]
+    assert not page.is_complete
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("data", [{}, None, {"runs": None}, {"pipelines": None}])
+async def test_later_page_without_list_is_an_incomplete_end_of_each_list(
+    client: NorthflankClient, server: ScriptedServer, data: Any
+) -> None:
+    server.enqueue(*[respond_with(payloads.data(data))] * 2)
+    pipelines = await client.list_pipelines("shop", page=2)
+    runs = await client.list_runs("shop", "checkout", "production", page=2)
+    for page in (pipelines, runs):
+        assert (page.items, page.has_next, page.is_complete) == ((), False, False)
+
+
+async def test_first_page_of_runs_without_list_is_empty(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(respond_with({"data": {}}), respond_with({"data": {"runs": None}}))
+    assert (await client.list_runs("shop", "checkout", "production")).is_complete
+    with pytest.raises(UnexpectedResponse):
+        await client.list_runs("shop", "checkout", "production")
+
+
+@pytest.mark.parametrize("body", [{}, [], {"data": "down"}, {"error": {}}, b"<html>", b""])
+async def test_later_page_that_is_no_answer_of_northflank_raises_unexpected_answer(
+    client: NorthflankClient, server: ScriptedServer, body: Any
+) -> None:
+    server.enqueue(projects("a", has_next=True), respond_with(body))
+    with pytest.raises(UnexpectedResponse):
+        await fetch_all_pages(client.list_projects)
+
+
+@pytest.mark.parametrize(
     ("script", "complete"),
     [
         ([projects("a", has_next=True), projects("b")], True),

@@ -1,12 +1,17 @@
 """Lists that are longer than requested, or only partly readable."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import stage_reader
+from tests.support import paged_server, payloads
+from tests.support.live import Live
+from tests.support.paged_server import PagedServer
 from tests.support.world import LONG_AGO, LoggedEvents, World
 
 PRODUCTION = "@GET /v1/projects/payments/pipelines/ledger/release-flows/production/runs$"
@@ -83,3 +88,90 @@ def test_catalog_list_with_omitted_entries_removes_nothing(
         read_again(full_world, f"data:{data}@GET {path}$")
     assert (Project.objects.count(), Pipeline.objects.count()) == before
     assert not Pipeline.objects.exclude(missing_since=None).exists()
+
+
+# --- a later page without its list ----------------------------------------------------------------
+
+PROJECTS = "GET /v1/projects"
+PIPELINES = f"{PROJECTS}/shop/pipelines"
+FLOW = f"{PIPELINES}/checkout/release-flows/production"
+RUNS = f"{FLOW}/runs"
+
+
+@pytest.fixture
+def northflank(live: Live) -> Iterator[PagedServer]:
+    """One stage with one run."""
+    server = PagedServer()
+    server.pages = {
+        "GET /v1/auth": [payloads.data({"entityId": "acme"})],
+        PROJECTS: [payloads.page("projects", {"id": "shop"})],
+        PIPELINES: [payloads.page("pipelines", {"id": "checkout"})],
+        FLOW: [payloads.data({"spec": {}, "paused": False})],
+        RUNS: [payloads.page("runs", payloads.run("newest"))],
+    }
+    live.run(server.__aenter__)
+    paged_server.connect(live, server)
+    yield server
+    live.run(live.connection.client.aclose)
+    live.run(lambda: server.__aexit__(None, None, None))
+
+
+def set_second_page(server: PagedServer, path: str, body: Any) -> None:
+    server.pages[path][0]["pagination"]["hasNextPage"] = True
+    server.pages[path][1:] = [body]
+
+
+@pytest.mark.parametrize("data", [{}, None])
+def test_later_page_without_list_leaves_the_pages_before_it(
+    live: Live, northflank: PagedServer, logged_events: LoggedEvents, data: Any
+) -> None:
+    stage_reader._incomplete_lists.clear()  # of other tests
+    for path in (PROJECTS, PIPELINES, RUNS):
+        set_second_page(northflank, path, payloads.data(data))
+    World(live).sync(3)
+    assert [run.run_id for run in Run.objects.all()] == ["newest"]
+    assert not CatalogSync.objects.exclude(error="").exists()
+    assert not Stage.objects.exclude(error="").exists()
+    incomplete = {line["list"] for line in logged_events("list.incomplete")}
+    assert incomplete == {"all projects", "shop", "checkout / Production"}
+
+
+@pytest.mark.parametrize("data", [{}, None])
+def test_later_page_without_list_removes_nothing(
+    live: Live, northflank: PagedServer, data: Any
+) -> None:
+    pages = {
+        PROJECTS: payloads.page("projects", {"id": "other"}),
+        PIPELINES: payloads.page("pipelines", {"id": "billing"}),
+        RUNS: payloads.page("runs", payloads.run("oldest")),
+    }
+    northflank.pages["GET /v1/projects/other/pipelines"] = [payloads.page("pipelines")]
+    northflank.pages[f"{RUNS}/oldest"] = [payloads.data(payloads.detail("oldest"))]
+    for path, page in pages.items():
+        set_second_page(northflank, path, page)
+    world = World(live)
+    world.sync(3)
+    for path in pages:
+        set_second_page(northflank, path, payloads.data(data))
+    for _ in range(2):
+        CatalogSync.objects.update(next_sync_at=LONG_AGO)
+        Stage.objects.update(in_flight_incomplete=True)
+        world.make_due()
+        world.sync()
+    assert not Project.objects.exclude(missing_since=None).exists()
+    assert not Pipeline.objects.exclude(missing_since=None).exists()
+    in_flight = Run.objects.in_flight().filter(removed_at=None)
+    assert {run.run_id for run in in_flight} == {"newest", "oldest"}
+
+
+def test_older_runs_on_a_page_without_list_are_read_later(
+    live: Live, northflank: PagedServer
+) -> None:
+    world = World(live)
+    set_second_page(northflank, RUNS, payloads.data(None))
+    world.sync(3)
+    ended = payloads.run("oldest", status="success", concluded=True)
+    set_second_page(northflank, RUNS, payloads.page("runs", ended))
+    world.make_due()
+    world.sync()
+    assert Run.objects.filter(run_id="oldest").exists()
