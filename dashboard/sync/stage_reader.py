@@ -147,7 +147,7 @@ class StageReader:
             is_ordered
             and (
                 number >= MAX_HISTORY_PAGES
-                or all(run_rows.ended_before(run, limit) for run in page.items)
+                or (page.items and all(run_rows.ended_before(run, limit) for run in page.items))
             )
         )
         following = number + 1 if not is_last else None if is_ordered else 2

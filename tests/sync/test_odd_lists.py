@@ -175,3 +175,12 @@ def test_older_runs_on_a_page_without_list_are_read_later(
     world.make_due()
     world.sync()
     assert Run.objects.filter(run_id="oldest").exists()
+
+
+def test_older_runs_behind_an_empty_page_are_read(live: Live, northflank: PagedServer) -> None:
+    set_second_page(northflank, RUNS, payloads.page("runs", has_next=True))
+    ended = payloads.run("oldest", status="success", concluded=True)
+    northflank.pages[RUNS].append(payloads.page("runs", ended))
+    northflank.pages[f"{RUNS}?concluded=false"] = [payloads.page("runs", payloads.run("newest"))]
+    World(live).sync(4)
+    assert Run.objects.filter(run_id="oldest").exists()
