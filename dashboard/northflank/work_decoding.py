@@ -107,17 +107,20 @@ def parse_job_run(fields: Json) -> Work | None:
 
 
 def parse_build(fields: Json) -> Work | None:
-    """Decode a build; None as by `parse_job_run`."""
-    build_id, concluded = as_id(fields.get("id")), as_bool(fields.get("concluded"))
-    if build_id is None or concluded is None:
+    """Decode a build; None where it has no id, the only field that Northflank always sends."""
+    if (build_id := as_id(fields.get("id"))) is None:
         return None
+    ended_at = as_datetime(fields.get("buildConcludedAt"))
+    concluded = as_bool(fields.get("concluded"))
+    if concluded is None:
+        concluded = ended_at is not None
     return Work(
         id=build_id,
         name=build_id,
         status=as_text(fields.get("status")) or _UNKNOWN,
         concluded=concluded,
         started_at=as_datetime(fields.get("createdAt")),
-        ended_at=as_datetime(fields.get("buildConcludedAt")),
+        ended_at=ended_at,
         branch=_public(fields.get("branch")),
         commit=_public(fields.get("sha")),
     )

@@ -79,10 +79,23 @@ def test_build_is_decoded_as_documented() -> None:
     assert parse_build(fields) == expected
 
 
-@pytest.mark.parametrize("fields", [{}, {"id": "r1"}, {"id": "..", "concluded": True}])
-def test_work_without_id_or_end_is_none(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{}, {"id": "..", "concluded": True}])
+def test_work_without_id_is_none(fields: dict[str, Any]) -> None:
     assert parse_job_run(fields) is None
     assert parse_build(fields) is None
+
+
+def test_job_run_that_may_have_ended_is_none() -> None:
+    assert parse_job_run({"id": "r1"}) is None
+
+
+@pytest.mark.parametrize(("ended_at", "concluded"), [(None, False), (1772438460, True)])
+def test_build_of_which_only_the_id_is_certain_has_ended_if_it_says_when(
+    ended_at: int | None, *, concluded: bool
+) -> None:
+    build = parse_build({"id": "b1", "concluded": None, "buildConcludedAt": ended_at})
+    assert build is not None
+    assert (build.id, build.status, build.concluded) == ("b1", "unknown", concluded)
 
 
 LINE = {"containerId": "c", "log": "one", "ts": "2026-03-02T08:00:00.250Z"}
