@@ -27,7 +27,7 @@ from dashboard.northflank.models import (
     WorkRef,
 )
 from dashboard.northflank.secret_values import SecretValues, secret_values
-from dashboard.northflank.values import Json, as_text
+from dashboard.northflank.values import Json
 from dashboard.northflank.work_decoding import parse_build, parse_job_run, parse_log
 
 MAX_PER_PAGE = 100  # Northflank's own limit
@@ -74,7 +74,7 @@ class NorthflankClient(HttpClient):
         """Raise NotFound unless the token can read the pipeline."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-pipeline
         path = self._path(project_id, "pipelines", pipeline_id)
-        await self._request_object("GET", "pipeline", path, lambda data: as_text(data.get("name")))
+        await self._request_object("GET", "pipeline", path, lambda data: "name" in data or None)
 
     async def get_release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return what a stage runs; raises NotFound where it has no release flow."""

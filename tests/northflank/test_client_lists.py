@@ -219,3 +219,12 @@ async def test_release_flow_response_without_fields_raises_unexpected_answer(
     server.enqueue(respond_with(body))
     with pytest.raises(UnexpectedResponse):
         await client.get_release_flow("p", "l", "staging")
+
+
+async def test_pipeline_with_an_invisible_name_is_there(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(respond_with(payloads.data({"name": " "})), respond_with({"data": {}}))
+    await client.check_pipeline("shop", "checkout")
+    with pytest.raises(UnexpectedResponse):
+        await client.check_pipeline("shop", "checkout")
