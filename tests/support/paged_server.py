@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from dashboard.northflank import NorthflankClient
 from tests.support import payloads
@@ -14,9 +14,10 @@ _NOT_FOUND = respond_with(payloads.error("not found"), status=404)
 
 
 class PagedServer(ScriptedServer):
-    """Sends the bodies in `pages`, by "METHOD /path", one for each page; 404 for all others.
+    """Sends the bodies in `pages`, one for each page of "METHOD /path"; 404 for all others.
 
-    Without a page number in the query it is the first.
+    Without a page number in the query it is the first. "METHOD /path?concluded=false" has those of
+    a filtered list; without it the filter is ignored.
     """
 
     def __init__(self) -> None:
@@ -24,8 +25,11 @@ class PagedServer(ScriptedServer):
         self.pages: dict[str, list[Any]] = {}
 
     async def _respond(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        bodies = self.pages.get(f"{request.method} {request.path}", [])
-        number = int(parse_qs(request.query).get("page", ["1"])[0])
+        query = dict(parse_qsl(request.query))
+        route = f"{request.method} {request.path}"
+        filtered = f"{route}?concluded={query.get('concluded')}"
+        bodies = self.pages.get(filtered, self.pages.get(route, []))
+        number = int(query.get("page", 1))
         is_there = number <= len(bodies)
         await (respond_with(bodies[number - 1]) if is_there else _NOT_FOUND)(writer)
 
