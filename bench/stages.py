@@ -148,7 +148,7 @@ class Workload:
 
     def list_rounds(self) -> dict[str, Callable[[], int]]:
         """Return the operations of the stream, by name."""
-        keys = {"board": 0, "now": 0, "stage": self.run.stage_id, "run": self.run.pk, "status": 0}
+        keys = {"board": 0, "now": 0, "stage": self.run.stage_id, "run": self.run.pk, "health": 0}
         return {
             f"Stream of {page}, one round": partial(self.run_round, page, key)
             for page, key in keys.items()
