@@ -4,7 +4,7 @@ Northflank has no word for a release. Two runs are of the same one if their step
 commits or builds (`Run.release_key`) or, where these cannot be compared, if their names are equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from dashboard.models import Run
 
@@ -21,17 +21,29 @@ def is_same(run: Run, other: Run) -> bool | None:
     return run.name == other.name if run.name and other.name else None
 
 
-def missing(released: Run, ahead: Iterable[Run]) -> list[Run]:
-    """Return the latest run of each release that a stage lacks, newest first.
+def compare(released: Run, ahead: Sequence[Run]) -> tuple[str, list[Run]]:
+    """Return how far a stage is behind the one before it, and the latest run of each missing
+    release, newest first.
 
-    `released` is its last success, `ahead` are those of the stage before it, newest first. Empty
-    if it has the same release as that one now, or never had one that is known to be of `ahead`.
+    How far: a number of releases, such as "6", or "5+" for at least five; "unknown" if they cannot
+    be counted, or the stage before went back; empty if both have the same release. `released` is
+    the stage's last success. `ahead` are those of the stage before, newest first, at least one.
     """
-    releases: list[Run] = []
-    for run in ahead:
-        same = is_same(run, released)
-        if same or same is None:  # which may be the same
-            return releases if same else []
-        if not any(is_same(run, release) for release in releases):
-            releases.append(run)
-    return []
+    same = [is_same(run, released) for run in ahead]
+    if same[0]:
+        return "", []
+    if True in same:
+        count = same.index(True)
+    else:  # only what succeeded later is newer for certain
+        count = sum(run.ended_at > released.ended_at for run in ahead)
+    older = ahead[count:]
+    missing: list[Run] = []
+    for run, is_released in zip(ahead[:count], same, strict=False):
+        is_known = any(is_same(run, other) for other in [*missing, *older])
+        if is_released is not None and not is_known:
+            missing.append(run)
+    if not missing or any(is_same(ahead[0], run) for run in older):
+        return "unknown", []
+    if True in same and None not in same[:count]:
+        return str(len(missing)), missing
+    return f"{len(missing)}+", missing

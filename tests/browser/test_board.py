@@ -1,6 +1,9 @@
 """The board's pages in a real browser: by keyboard, without JavaScript, and while runs change."""
 
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard.models import Run, Stage
@@ -75,3 +78,26 @@ def test_end_of_a_run_is_announced(
     )
     place = f"{run.stage.pipeline.name} / {run.stage.name}"
     expect(page.locator("#announcements")).to_have_text(f"{place}: {text}")
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 390])
+def test_board_has_room_for_how_far_a_stage_is_behind_beside_its_title(
+    viewer: object, sign_in: OpenPage, width: int
+) -> None:
+    production, staging = factories.stage("Production"), factories.stage("Staging")
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    name = "Currency table 6895"
+    factories.run(production, name=name, status="success", concluded_at=an_hour_ago)
+    for number in (6896, 6897):
+        factories.run(staging, name=f"Audit log {number}", status="success")
+        factories.run(production, name=f"Audit log {number}", overdue_severity=2)
+    page = sign_in("viewer", "/board/")
+    page.set_viewport_size({"width": width, "height": 800})
+    behind = page.locator(".behind")
+    expect(behind).to_have_text("2+ behind Staging")
+    title = page.locator("[data-behind] .released .title")
+    for element, least in ((behind, 50), (title, 70)):
+        box = element.bounding_box()
+        assert box is not None
+        assert box["width"] >= least
+        assert box["x"] + box["width"] <= width

@@ -33,18 +33,37 @@ def test_runs_are_of_the_same_release_by_commit_or_build_else_by_name(
     ("released", "ahead", "expected"),
     [
         ("1.4", "1.4 1.3", ""),
-        ("1.4", "1.5 1.4", "1.5"),
-        ("1.4", "1.7 1.6 1.5 1.4 1.3", "1.7 1.6 1.5"),
-        ("1.4", "1.6 1.5 1.6 1.5 1.4", "1.6 1.5"),  # released again and again
-        ("1.4", "1.3 1.4 1.3", "1.3"),  # the stage before went back
-        ("1.4", "1.6 1.5", ""),  # never had it
-        ("1.4", "1.6 ? 1.4", ""),  # one may be the same
-        ("?", "1.6 1.5", ""),
-        ("1.4", "", ""),
+        ("1.4", "1.5 1.4", "1: 1.5"),
+        ("1.4", "1.7 1.6 1.5 1.4 1.3", "3: 1.7 1.6 1.5"),
+        ("1.4", "1.6 1.5 1.6 1.5 1.4", "2: 1.6 1.5"),  # released again and again
+        ("1.4", "1.6 ? 1.4", "1+: 1.6"),  # one may be another release
+        ("1.4", "? 1.5 1.4", "1+: 1.5"),
+        ("1.4", "? 1.4", "unknown: "),  # which may be the same
+        ("?", "1.6 1.5", "unknown: "),
+        # The stage before went back to what it had before.
+        ("1.4", "1.3 1.4 1.3", "unknown: "),
+        ("1.4", "1.3 1.5 1.4 1.3", "unknown: "),
+        ("1.4", "1.5 1.3 1.4 1.3", "1: 1.5"),
+        # The stage before never had it, or too long ago: | is when it succeeded.
+        ("1.4", "1.6 1.5 | 1.3 1.2", "2+: 1.6 1.5"),
+        ("1.4", "1.6 ? 1.5 | 1.5 1.3", "1+: 1.6"),
+        ("1.4", "| 1.6 1.5", "unknown: "),
+        ("1.4", "1.3 | 1.3", "unknown: "),
     ],
 )
-def test_a_stage_lacks_the_releases_that_succeeded_after_its_own_in_the_stage_before(
+def test_a_stage_is_behind_by_the_releases_that_succeeded_later_in_the_stage_before(
     released: str, ahead: str, expected: str
 ) -> None:
-    run, *before = (Run(name=name.strip("?")) for name in [released, *ahead.split()])
-    assert " ".join(lacking.name for lacking in releases.missing(run, before)) == expected
+    moments = range(ahead.count(" ") + 1, 0, -1)
+    run = Run(name=released.strip("?"))
+    run.ended_at = 0
+    before = []
+    for name, moment in zip(ahead.split(), moments, strict=True):
+        if name == "|":
+            run.ended_at = moment
+        else:
+            before.append(Run(name=name.strip("?")))
+            before[-1].ended_at = moment
+    lag, missing = releases.compare(run, before)
+    text = f"{lag}: {' '.join(lacking.name for lacking in missing)}"
+    assert text.strip(": ") == expected.strip(": ")

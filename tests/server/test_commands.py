@@ -287,6 +287,7 @@ def test_commands_json_equals_api_json(stage: Stage, manager: User) -> None:
     single_run = json.loads(output_of("run", "r-1", "--json"))
     extra_fields = {
         "aborts",
+        "behind",
         "left_running",
         "acknowledgements",
         "dismissals",

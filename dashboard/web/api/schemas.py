@@ -149,9 +149,18 @@ class Log(TypedDict):
     next_read_at: Annotated[Time | None, about("until then requests get the same lines")]
 
 
+class Behind(TypedDict):
+    """How far what last succeeded in a stage is behind the stage before it."""
+
+    stage: Annotated[str, about("the stage before", StageName.values)]
+    releases: Annotated[int | None, about("number that is lacking; null: unknown")]
+    or_more: Annotated[bool, about("there may be more than `releases`")]
+
+
 class RunWithHistory(Run):
     """A run and all that happened to it."""
 
+    behind: Annotated[Behind | None, about("of its stage; null: it is not behind")]
     waiting_for: WaitingFor | None
     aborts: Annotated[list[AbortWithTimeline], about("of the run itself, newest first")]
     left_running: list[LeftRunning]

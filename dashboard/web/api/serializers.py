@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import cast
 
+from django.db.models import Q
 from django.utils import timezone
 
 from dashboard.aborts import left_running as left_running_rules
@@ -11,7 +12,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Run, Work
+from dashboard.models import Abort, Run, Stage, Work
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements, attention, steps
 from dashboard.runs import waiting_for as waiting_rules
@@ -20,7 +21,7 @@ from dashboard.sync.log_reader import LogView
 from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import to_text
 from dashboard.web.api import schemas
-from dashboard.web.components.runs import row_queries
+from dashboard.web.components.runs import row_queries, stage_cell
 from dashboard.web.http import links
 
 
@@ -64,6 +65,7 @@ def run_with_history(
     """Return a run with its steps, like `runs`, and all that happened to it."""
     return {
         **run(run_row, permissions),
+        "behind": behind(run_row.stage, permissions),
         "waiting_for": waiting_for(run_row),
         "aborts": aborts(run_row),
         "left_running": left_running(run_row),
@@ -85,6 +87,22 @@ def _fields[T](schema: type[T], row: object, **others: object) -> T:
     return cast(
         "T", {name: _utc(v) if isinstance(v, datetime) else v for name, v in fields.items()}
     )
+
+
+def behind(stage: Stage, permissions: Permissions | None = None) -> schemas.Behind | None:
+    """Return how far a stage is behind the one before it; None if it is not."""
+    visible = permissions.stage_filter() if permissions is not None else Q()
+    stages = Stage.objects.filter(visible, pipeline=stage.pipeline_id)
+    cells = stage_cell.find_cells(stages.select_related("pipeline__project"), {}, ())
+    [cell] = [cell for cell in cells if cell.stage == stage]
+    stage_cell.load_rows([cell])
+    if cell.before is None or not cell.behind:
+        return None
+    return {
+        "stage": cell.before.stage.name,
+        "releases": len(cell.missing) or None,
+        "or_more": cell.behind.endswith("+"),
+    }
 
 
 def overdue(run: Run) -> schemas.Overdue | None:

@@ -26,7 +26,7 @@ LIST, ABORT = JSON_EXAMPLES
 [RUN] = LIST["runs"]
 # Of one run.
 MORE_FIELDS: dict[str, Any] = {"aborts": [], "left_running": [], "acknowledgements": []}
-MORE_FIELDS |= {"dismissals": [], "waiting_for": {}, "log": None}
+MORE_FIELDS |= {"dismissals": [], "waiting_for": {}, "behind": {}, "log": None}
 RESPONSES = [LIST, RUN | MORE_FIELDS, ABORT | {"run": RUN | {"abort": ABORT["abort"]}}]
 COMMANDS = re.findall(r"^manage\.py (.+)$", DOC, re.MULTILINE)
 

@@ -400,6 +400,32 @@ def test_run_with_hostile_name_is_returned_unchanged(
     assert read_only_api_client.get("/api/runs/r-1/").json()["name"] == factories.HOSTILE
 
 
+@pytest.mark.parametrize(
+    ("names", "releases", "or_more"),
+    [("1.4 1.5 1.6", 2, False), ("1.4 1.5 ? 1.6", 2, True), ("1.3", None, False)],
+)
+def test_run_says_how_far_its_stage_is_behind(
+    read_only_api_client: httpx.Client, names: str, releases: int | None, *, or_more: bool
+) -> None:
+    production, staging = factories.stage("Production"), factories.stage("Staging")
+    ends = [timezone.now() - timedelta(minutes=minutes) for minutes in range(90, 20, -10)]
+    for name, end in zip(names.split(), ends, strict=False):
+        factories.run(staging, name=name.strip("?"), status="success", concluded_at=end)
+    factories.run(production, name="1.4", status="success")
+    factories.run(production, "r-1")
+    behind = read_only_api_client.get("/api/runs/r-1/").json()["behind"]
+    assert behind == {"stage": "Staging", "releases": releases, "or_more": or_more}
+
+
+def test_run_in_a_stage_that_is_not_behind_says_so(
+    read_only_api_client: httpx.Client,
+) -> None:
+    production, staging = factories.stage("Production"), factories.stage("Staging")
+    for stage, run_id in ((staging, "r-1"), (production, "r-2")):
+        factories.run(stage, run_id, name="1.4", status="success")
+        assert read_only_api_client.get(f"/api/runs/{run_id}/").json()["behind"] is None
+
+
 def test_run_returns_acknowledgements(
     read_only_api_client: httpx.Client, stage: Stage, viewer: User
 ) -> None:

@@ -226,19 +226,40 @@ def test_board_cell_without_news_shows_nothing_but_the_release(get_page: GetPage
     assert cell.css(".latest, .behind, .in-flight") == []
 
 
-def test_board_and_pipeline_say_by_how_many_releases_a_stage_is_behind(get_page: GetPage) -> None:
+@pytest.mark.parametrize(
+    ("names", "behind", "text", "summary", "missing"),
+    [
+        ("1.4 1.5 1.6", "2", "2 behind Staging", "2 releases behind Staging", ["1.6", "1.5"]),
+        ("1.4 1.5", "1", "1 behind Staging", "1 release behind Staging", ["1.5"]),
+        ("1.4 1.5 ? 1.6", "2+", "2+ behind Staging", "2+ releases behind Staging", ["1.6", "1.5"]),
+        ("1.3", "unknown", "differs from Staging", "Differs from Staging", []),
+        ("1.4 ?", "unknown", "may differ from Staging", "May differ from Staging", []),
+    ],
+)
+def test_board_and_pipeline_say_how_far_a_stage_is_behind(
+    get_page: GetPage, names: str, behind: str, text: str, summary: str, missing: list[str]
+) -> None:
     production, staging = factories.stage("Production"), factories.stage("Staging")
-    for number, minutes_ago in ((4, 90), (5, 60), (6, 30)):
-        succeed(staging, f"1.{number}", minutes_ago)
+    for minutes_ago, name in zip(range(90, 20, -10), names.split(), strict=False):
+        succeed(staging, name.strip("?"), minutes_ago)
     succeed(production, "1.4", 10)
-    behind = select_one(get_page("/board/"), f"#stage-{production.pk} .behind")
-    assert text_of(behind) == "2 behind Staging"
+    cell = select_one(get_page("/board/"), f"#stage-{production.pk}")
+    link = select_one(cell, ".behind")
+    assert (cell.attributes["data-behind"], text_of(link)) == (behind, text)
     page = get_page(factories.address(production.pipeline))
-    details = select_one(
-        page, (behind.attributes["href"] or "").removeprefix(page_path(production))
-    )
-    assert text_of(select_one(details, "summary")) == "2 releases behind Staging"
-    assert [text_of(link) for link in details.css("li a")] == ["1.6", "1.5"]
+    details = select_one(page, (link.attributes["href"] or "").removeprefix(page_path(production)))
+    assert text_of(details).startswith(summary)
+    assert [text_of(link) for link in details.css("li a")] == missing
+    released = select_one(page, f"#stage-{production.pk} [data-released]")
+    assert released.attributes["data-behind"] == behind
+
+
+def test_stage_with_the_release_of_the_stage_before_is_not_behind(get_page: GetPage) -> None:
+    production, staging = factories.stage("Production"), factories.stage("Staging")
+    succeed(staging, "1.4", 20)
+    succeed(production, "1.4", 10)
+    for address in ("/board/", factories.address(production.pipeline)):
+        assert get_page(address).css("[data-behind], .behind") == []
 
 
 def page_path(stage: Stage) -> str:

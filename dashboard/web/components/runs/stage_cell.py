@@ -36,8 +36,9 @@ class StageCell:
     before: "StageCell | None"  # that of the stage before it, if something has succeeded there
     rows: list[RunRow] = field(default_factory=list)  # of `runs`, once they are loaded
     released: RunRow | None = None  # that of `success`, once it is loaded
-    missing: list[Run] = field(default_factory=list)  # of releases that it lacks: runs/releases.py
-    is_same_release: bool = False  # as `before` has
+    behind: str = ""  # by how many releases it is behind `before`: see releases.compare
+    missing: list[Run] = field(default_factory=list)  # the latest run of each of these releases
+    is_same_release: bool | None = None  # as `before` has; None: not known
 
     @property
     def state(self) -> str:
@@ -137,8 +138,8 @@ def load_rows(cells: Iterable[StageCell]) -> None:
         cell.released = rows.get(cell.success or 0)
         before = ahead[cell.before.stage.pk] if cell.released and cell.before else []
         if cell.released and before:
-            cell.missing = releases.missing(cell.released.run, before)
-            cell.is_same_release = bool(releases.is_same(cell.released.run, before[0]))
+            cell.behind, cell.missing = releases.compare(cell.released.run, before)
+            cell.is_same_release = releases.is_same(cell.released.run, before[0])
 
 
 def _state(stage: Stage) -> str:
