@@ -1,6 +1,7 @@
 """Fixtures for all tests, and a report of the tests that this machine could not run."""
 
 import gc
+import itertools
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -18,6 +19,7 @@ from django.db import connection
 
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
+from dashboard.models import ChangeCounter
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
@@ -48,6 +50,8 @@ hypothesis.settings.load_profile("tests")
 SKIP_PREFIX = "not on this machine: "
 # The number of slow tests that are left to CI.
 LEFT_TO_CI = pytest.StashKey[int]()
+# By test with the dashboard on a real port: further apart than the changes of one.
+_first_versions = itertools.count(10_000, 10_000)
 
 
 def _is_full_suite(config: pytest.Config) -> bool:
@@ -236,6 +240,9 @@ def live(
     transactional_db: None, scenario: str, poll_interval: float, heartbeat_interval: float
 ) -> Iterator[Live]:
     """The dashboard and a sandbox on real ports; see tests/support/live.py."""
+    # The process keeps finished pages for seconds, by version: no test takes those of another.
+    first_version = next(_first_versions)
+    ChangeCounter.objects.update_or_create(pk=1, defaults={"value": first_version})
     with live_module.run_live(
         replace(live_module.options(), scenario=scenario),
         poll_interval=poll_interval,
