@@ -77,7 +77,7 @@ pins:           ## each package has one version, which deploy/requirements.txt h
 site:           ## docs/ as a site in var/site; fails on a broken link
 	uv run zensical build --strict
 
-lines:          ## each room keeps to its budget of lines
+lines:          ## each room keeps to its budgets: lines, decisions, templates, scripts, style sheets
 	uv run .ci/line_budget.py
 
 types: mypy migrations
