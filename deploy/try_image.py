@@ -33,6 +33,8 @@ PORT, SANDBOX_PORT = 8180, 8181
 NETWORK_FILES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/resolv.conf"))
 NETWORK_VARIABLES = {"PIP_INDEX_URL", "HTTPS_PROXY"} & os.environ.keys()
 PASSWORD = "correct-horse-battery"
+# One of each kind of file that a page needs.
+PAGES = ("/", "/help/guide/", "/help/api/", "/static/dashboard.css")
 
 
 class Image:
@@ -180,11 +182,12 @@ def try_run(image: Image, variables: dict[str, str], password: str) -> None:
     health = image.start(image.commands["HEALTHCHECK"], **variables)
     assert health.wait(10) == 0, "HEALTHCHECK fails"
     browser = Browser(f"http://127.0.0.1:{PORT}")
-    browser.request("/accounts/login/")
+    assert browser.request("/accounts/login/").status == 200
     response = browser.request("/accounts/login/", {"username": "admin", "password": password})
     assert response.status == 302, f"sign-in: {response.status}"
+    statuses = {path: browser.request(path).status for path in PAGES}
+    assert statuses == dict.fromkeys(PAGES, 200), statuses
     page = browser.request("/")
-    assert page.status == 200
     [stream_url] = re.findall(r'(/live/[^"]+)"', page.text)[:1]
     cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     stream = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
