@@ -6,6 +6,9 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
+MAX_VALUE_LENGTH = 200  # characters of what a refused request has sent
+UNKNOWN_HOST_INTERVAL = 10.0  # seconds
+
 _PROCESSORS: list[Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
@@ -73,10 +76,47 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
 
 
 class RefusalFilter(logging.Filter):
-    """Makes the refusal of a request a warning without a traceback: any client can cause it."""
+    """Makes the refusal of a request one short warning: any client can cause it, at any rate.
+
+    No value of the request takes more than MAX_VALUE_LENGTH characters, there is no traceback, and
+    requests with an unknown host are logged once in UNKNOWN_HOST_INTERVAL seconds, with a count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unknown_hosts, self._next_unknown_host = 0, 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if 400 <= getattr(record, "status_code", 0) < 500:
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-            record.exc_info = None
+        if not 400 <= getattr(record, "status_code", 0) < 500:
+            return True
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = None
+        # Django logs a suspicious request with its reason, and its response once more.
+        request: Any = getattr(record, "request", None)
+        if getattr(request, "_is_refusal_logged", False):
+            return False
+        if request is not None:
+            request._is_refusal_logged = True
+        if isinstance(record.args, tuple) and record.args:
+            record.args = tuple(cut_value(str(value)) for value in record.args)
+        else:
+            record.msg = cut_value(str(record.msg))
+        if record.name == "django.security.DisallowedHost":
+            return self._is_unknown_host_due(record)
         return True
+
+    def _is_unknown_host_due(self, record: logging.LogRecord) -> bool:
+        """Return whether it is time for another line; add to it how many had none."""
+        self._unknown_hosts += 1
+        if record.created < self._next_unknown_host:
+            return False
+        record.msg = f"{record.msg} Refused since the last such line: {self._unknown_hosts}."
+        self._unknown_hosts, self._next_unknown_host = 0, record.created + UNKNOWN_HOST_INTERVAL
+        return True
+
+
+def cut_value(text: str) -> str:
+    """Return a value of a request for a line of the log: MAX_VALUE_LENGTH characters at most."""
+    if len(text) <= MAX_VALUE_LENGTH:
+        return text
+    return f"{text[: MAX_VALUE_LENGTH - 1]}…"

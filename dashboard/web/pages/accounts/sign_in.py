@@ -20,6 +20,7 @@ from django.views.csrf import csrf_failure
 
 from dashboard.accounts.authentication import auth_proxy, sign_in
 from dashboard.accounts.authentication.sign_in import Attempt
+from dashboard.config.logging import cut_value
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.client_address import client_address
 
@@ -111,7 +112,8 @@ def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     # By the proxy's header somebody is signed in at the next page view.
     if request.user.is_authenticated or auth_proxy.user_of(request) is not None:
         return redirect(reverse("login", query=request.GET))
-    log.warning("sign_in.form_refused", why=reason, client_address=client_address(request))
+    why = cut_value(reason)  # it contains the header Origin
+    log.warning("sign_in.form_refused", why=why, client_address=client_address(request))
     # None at the page's own address: with one, the browser drops the fragment of an alert's link.
     form_url = "" if match.view_name == "login" else reverse("login", query=request.GET)
     view = SignInView()
