@@ -33,12 +33,16 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
 from dashboard.db.request_priority import request_priority
+from dashboard.web.http import webhook
 from dashboard.web.http.database_outage import track_writes
 from dashboard.web.http.responses.deferred import Deferred  # after django.setup()
 from dashboard.web.http.responses.json_responses import ApiError, error_response
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+MAX_BODY_BYTES = 64 * 1024  # of a request; a form that aborts 200 runs has 11 KB at most
+MAX_WEBHOOK_BYTES = 256 * 1024  # with the webhook's token
 
 _BODY_HEADERS = {"Content-Length", "Content-Type"}  # not copied from a deferred response
 
@@ -60,13 +64,14 @@ class PooledASGIHandler(ASGIHandler):
             # These wait for an identity provider: neither pages nor passwords wait for it.
             oidc_executor = ThreadPoolExecutor(4, thread_name_prefix="oidc")
             executors |= dict.fromkeys(("oidc_sign_in", "oidc_callback"), oidc_executor)
+        self.webhook_path = _without_prefix(reverse("northflank_webhook"))
         self.executors = {_without_prefix(reverse(name)): executors[name] for name in executors}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"Only HTTP is supported, not {scope['type']}.")
         try:
-            body = await self.read_body(receive)
+            body = await self._read_body(scope, receive)
         except RequestAborted:
             return
         except RequestDataTooBig:
@@ -112,13 +117,20 @@ class PooledASGIHandler(ASGIHandler):
         # Mostly waits, for passwords of strangers or for a provider: nothing else waits for it.
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
-    async def read_body(self, receive: Receive) -> IO[bytes]:
+    async def _read_body(self, scope: dict[str, Any], receive: Receive) -> IO[bytes]:
         """Return the request body.
 
-        Raise RequestAborted if the client disconnects, and RequestDataTooBig if the body exceeds
-        DATA_UPLOAD_MAX_MEMORY_SIZE. Django's own method writes a body of any size to disk before a
-        view can refuse it. Nothing is uploaded here, so every body gets the limit of a form.
+        Raise RequestAborted if the client disconnects, and RequestDataTooBig as soon as the body
+        is known to exceed its limit. Django's own method writes a body of any size to disk before
+        a view can refuse it. Nothing is uploaded here, so every body gets the limit of a form.
         """
+        headers, limit = dict(scope["headers"]), MAX_BODY_BYTES
+        if _without_prefix(scope["path"]) == self.webhook_path:
+            token = headers.get(webhook.TOKEN_HEADER.lower().encode(), b"").decode("latin1")
+            if webhook.is_valid_token(token):
+                limit = MAX_WEBHOOK_BYTES
+        if int(headers.get(b"content-length", 0)) > limit:
+            raise RequestDataTooBig
         body = io.BytesIO()
         more_body = True
         while more_body:
@@ -126,7 +138,7 @@ class PooledASGIHandler(ASGIHandler):
             if message["type"] == "http.disconnect":
                 raise RequestAborted
             body.write(message.get("body", b""))
-            if body.tell() > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            if body.tell() > limit:
                 raise RequestDataTooBig
             more_body = message.get("more_body", False)
         body.seek(0)

@@ -1,14 +1,18 @@
-"""HTTP of the web server: a limit of heads, which uvicorn lacks, and the address of the peer."""
+"""HTTP of the web server: limits that uvicorn lacks, and the address of the peer."""
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 32_768  # of the request line and all headers; else anybody could fill the memory
+REQUEST_SECONDS = 30.0  # for a whole request; else anybody could hold every connection
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """Refuses a large head (431).
+    """Refuses a large head (431), and a request that is not complete in time (408).
+
+    The time runs from the start of the connection or the end of the previous answer, so that
+    neither streams nor slow pages are limited.
 
     The scope of each request also has `peer`: the address that has connected. uvicorn replaces
     `client` by what a proxy says in X-Forwarded-For, which proves nothing about who has sent the
@@ -17,16 +21,22 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _is_head_complete = False
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_head()
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
         if not self._is_head_complete and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -37,20 +47,40 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_head_complete = True
         head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse(b"431 Request Header Fields Too Large")
         else:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._start_head()
+        if not self.cycle.response_complete:  # else this is the rest of a refused body
+            self._stop_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete or self.cycle.more_body:  # no further request is complete
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self._end_late_request)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end_late_request(self) -> None:
+        if self._head_bytes and not (self.cycle and self.cycle.response_complete):
+            self._refuse(b"408 Request Timeout")
+        else:
+            self.transport.close()
 
     def _start_head(self) -> None:
         self._head_bytes, self._is_head_complete = 0, False
 
-    def _refuse_head(self) -> None:
+    def _refuse(self, status: bytes) -> None:
         self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-            b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+            b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
         )
         self.transport.close()

@@ -11,7 +11,7 @@ import ctypes
 import gc
 from typing import Any
 
-INTERVAL = 60.0  # seconds
+INTERVAL = 10.0  # seconds
 # The parameters of mallopt, from glibc's malloc.h, and their values.
 _ARENA_MAX = (-8, 1)
 _TRIM_THRESHOLD = (-1, 1024 * 1024)

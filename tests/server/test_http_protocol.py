@@ -2,11 +2,13 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from dashboard.server.http_protocol import MAX_HEAD_BYTES
+from dashboard.asgi import MAX_BODY_BYTES
+from dashboard.server.http_protocol import MAX_HEAD_BYTES, REQUEST_SECONDS
 from tests.support.live import Live
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -58,13 +60,55 @@ def test_endless_head_ends_the_connection(live: Live) -> None:
 
 
 def test_large_body_is_read_whatever_the_limit_of_the_head(live: Live) -> None:
-    body = b"x=" + b"y" * 100_000
+    body = b"x=" + b"y" * 60_000
     with connect(live.base_url) as connection:
         connection.sendall(
             b"POST /hooks/northflank/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body
         )
         assert not receive_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1),
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % (MAX_BODY_BYTES + 1)
+        + b"x" * (MAX_BODY_BYTES + 1),
+    ],
+    ids=["length", "chunks"],
+)
+def test_large_body_is_refused_before_it_has_arrived(live: Live, size: bytes) -> None:
+    with connect(live.base_url) as connection:
+        connection.sendall(b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\n" + size)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+# --- slow requests -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_incomplete_request_ends_after_its_time_even_if_it_continues(live: Live) -> None:
+    post = b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+    answered = HEAD + b"\r\n" + post + b"1000\r\n\r\nx"
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(connect(live.base_url)) for _ in range(5)]
+        head, body, after_answer, refused = lines[1:]  # nothing is sent by the first
+        head.sendall(HEAD)
+        body.sendall(post + b"1000\r\n\r\nx")
+        after_answer.sendall(answered)
+        refused.sendall(post + b"99999999\r\n\r\nx")
+        while time.monotonic() < started + REQUEST_SECONDS - 2:
+            for line in (head, body, after_answer, refused):
+                line.sendall(b"x")
+            time.sleep(1)
+        answers = [receive_all(line) for line in lines]
+    seconds = time.monotonic() - started
+    assert [b" 408 " in answer for answer in answers] == [False, True, True, True, False]
+    assert answers[0] == b""
+    assert answers[4].startswith(b"HTTP/1.1 413 ")
+    assert REQUEST_SECONDS - 1 < seconds < REQUEST_SECONDS + 10
 
 
 def test_request_for_a_websocket_is_answered_as_any_other(

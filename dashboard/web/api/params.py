@@ -16,7 +16,6 @@ from dashboard.web.api.schemas import about
 from dashboard.web.http.responses.json_responses import ApiError
 
 PER_PAGE, MAX_PER_PAGE = 100, 500  # runs per response
-MAX_BODY_BYTES = 16 * 1024  # of a request body; a reason has 500 characters at most
 _MAX_KEY = 2**63 - 1  # the largest primary key
 
 type Text = Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]+$")]
@@ -98,8 +97,6 @@ def parse_abort_body(request: HttpRequest) -> AbortBody:
     """Return the parsed body of an abort request; raise ApiError if it is invalid."""
     if request.content_type != "application/json":
         raise ApiError("not_json", "Send “Content-Type: application/json”.")
-    if len(request.body) > MAX_BODY_BYTES:
-        raise ApiError("too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
     try:
         return msgspec.json.decode(request.body, type=AbortBody)
     except msgspec.ValidationError as error:

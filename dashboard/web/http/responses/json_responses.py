@@ -27,7 +27,7 @@ ERRORS = {
     "not_in_flight": (409, "the run has ended; nothing was sent"),
     "end_unknown": (409, "the run was removed and taken off the list; nothing was sent"),
     "not_removed": (409, "Northflank lists the run, or it has ended"),
-    "too_large": (413, "a body of more than 16 KB"),
+    "too_large": (413, "a body of more than 64 KB"),
     "not_json": (415, "send `Content-Type: application/json`"),
     "bad_field": (422, "a field of the body is unknown or invalid"),
     "reason_missing": (422, "a reason is required in this stage"),
