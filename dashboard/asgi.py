@@ -77,7 +77,9 @@ class PooledASGIHandler(ASGIHandler):
         except RequestDataTooBig:
             # Before any middleware, or anyone could fill the disk. The server drops the rest.
             error = ApiError("too_large", "Request body too large.")
-            text = HttpResponse(f"{error.message}\n", status=413, content_type="text/plain")
+            text = HttpResponse(
+                f"{error.message}\n", status=413, content_type="text/plain; charset=utf-8"
+            )
             is_api = scope["path"].startswith("/api/")
             await self.send_response(error_response(error) if is_api else text, send)
             return

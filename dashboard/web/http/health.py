@@ -32,7 +32,7 @@ def answer_probes(
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
     """Answer 200 with the version: the process handles requests."""
-    return HttpResponse(f"ok {__version__}\n", content_type="text/plain")
+    return HttpResponse(f"ok {__version__}\n", content_type="text/plain; charset=utf-8")
 
 
 @require_safe
@@ -49,7 +49,7 @@ def healthz_sync(request: HttpRequest) -> HttpResponse:
         return _not_ready(f"database: {type(error).__name__}")
     if outage is not None and not outage.is_syncing:
         return _not_ready(outage.reason)
-    return HttpResponse("ok\n", content_type="text/plain")
+    return HttpResponse("ok\n", content_type="text/plain; charset=utf-8")
 
 
 @require_safe
@@ -76,10 +76,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
         return _not_ready(f"database: {db_health.outage_cause()}")
     if is_read_only and not db_health.probe():  # which records the outage for pages, too
         return _not_ready(f"database: {db_health.outage_cause()}")
-    return HttpResponse("ready\n", content_type="text/plain")
+    return HttpResponse("ready\n", content_type="text/plain; charset=utf-8")
 
 
 def _not_ready(reason: str) -> HttpResponse:
-    response = HttpResponse(f"{reason}\n", status=503, content_type="text/plain")
+    response = HttpResponse(f"{reason}\n", status=503, content_type="text/plain; charset=utf-8")
     response._has_been_logged = True  # type: ignore[attr-defined]  # by what found it, once
     return response

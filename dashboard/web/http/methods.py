@@ -1,5 +1,22 @@
 """Methods of requests."""
 
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed
+
 # A request by one of these changes nothing that anybody asked for (RFC 9110); Django checks no
 # token against forged forms for them.
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def refuse_trace(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Middleware: answer TRACE with 405 at every address; the views refuse other methods."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.method == "TRACE":
+            return HttpResponseNotAllowed(["GET", "HEAD", "OPTIONS", "POST"])
+        return get_response(request)
+
+    return middleware

@@ -83,4 +83,4 @@ def _parse_event(request: HttpRequest) -> Event | None:
 
 
 def _text_response(status: int, text: str) -> HttpResponse:
-    return HttpResponse(f"{text}\n", status=status, content_type="text/plain")
+    return HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")

@@ -75,6 +75,6 @@ def _has_token(request: HttpRequest) -> bool:
 
 
 def _refusal(status: int, reason: str) -> HttpResponse:
-    response = HttpResponse(f"{reason}\n", status=status, content_type="text/plain")
+    response = HttpResponse(f"{reason}\n", status=status, content_type="text/plain; charset=utf-8")
     response._has_been_logged = True  # type: ignore[attr-defined]  # a scrape repeats it for ever
     return response

@@ -30,12 +30,14 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
     channel = _channel(request)
     broadcaster = current_broadcaster()
     if broadcaster is None:  # pages then poll their live region
-        return HttpResponse("No stream here.", status=503, content_type="text/plain")
+        return HttpResponse("No stream here.", status=503, content_type="text/plain; charset=utf-8")
     event_id = request.headers.get("Last-Event-ID") or request.GET.get("since", "")
     since = event_ids.decode(event_id, channel.permissions)
     session = SignedInSession(request.session.session_key or "", signed_in_user(request).password)
     if broadcaster.hub.is_full(session):
-        return HttpResponse("Too many open streams.", status=429, content_type="text/plain")
+        return HttpResponse(
+            "Too many open streams.", status=429, content_type="text/plain; charset=utf-8"
+        )
     messages = broadcaster.stream(channel, since, session)
     is_compressed = "gzip" in encodings.accepted_encodings(request)
     return StreamingHttpResponse(

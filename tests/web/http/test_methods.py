@@ -1,5 +1,7 @@
 """Which requests change nothing, by their method."""
 
+from contextlib import closing
+
 import pytest
 import time_machine
 from django.contrib.auth.models import User
@@ -11,7 +13,7 @@ from dashboard.models.accounts.sessions import USE_INTERVAL
 from dashboard.web.http.database_outage import write_outcome_message
 from tests.support.html import HTMX
 
-SAFE = ["GET", "HEAD", "OPTIONS", "TRACE"]
+SAFE = ["GET", "HEAD", "OPTIONS"]
 by_method = pytest.mark.parametrize("method", [*SAFE, "POST", "PUT", "PATCH", "DELETE", "PURGE"])
 
 
@@ -40,3 +42,29 @@ def test_safe_request_of_an_open_page_is_no_use_of_its_session(
 def test_outage_reports_of_an_unsafe_request_whether_it_was_saved(method: str) -> None:
     request = RequestFactory().generic(method, "/board/")
     assert bool(write_outcome_message(request)) is (method not in SAFE)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/static/live.js", "/nothing/", "/api/runs/"])
+def test_trace_is_refused_at_every_address(path: str, client: Client, db: None) -> None:
+    answer = client.trace(path)
+    assert answer.status_code == 405
+    assert answer["Allow"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/healthz",
+        "/healthz/sync",
+        "/metrics",
+        "/static/live.js",
+        "/static/dashboard.css",
+        "/hooks/northflank/",
+        "/api/openapi.json",
+        "/accounts/login/",
+    ],
+)
+def test_text_says_that_it_is_utf_8(path: str, client: Client, db: None) -> None:
+    with closing(client.post(path) if "hooks" in path else client.get(path)) as answer:
+        kind, _, charset = answer["Content-Type"].partition("; ")
+    assert charset in {"charset=utf-8", 'charset="utf-8"'} or kind == "application/json"

@@ -26,7 +26,7 @@ from dashboard.web.http.client_address import client_address, peer_address
 
 log = structlog.get_logger(__name__)
 
-# Who has no session is signed in by a request for a page. OPTIONS and TRACE show none; all others
+# Who has no session is signed in by a request for a page. OPTIONS shows none; all others
 # are answered as signed out: a new session has another token against forged forms.
 _SIGN_IN_METHODS = {"GET", "HEAD"}
 _OTHER_PATHS = ("/api/", "/hooks/")
