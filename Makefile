@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-all test-fast test-postgres pythons postgres17 firefox crawl api faults outages \
-	monitoring loop provider lint style format-check templates imports pins lines site types mypy \
+	monitoring loop provider lint style format-check templates imports pins site types mypy \
 	migrations check format bench mutants requirements deploy-check sbom
 
 run:            ## the dashboard with a sandbox upstream
@@ -56,7 +56,7 @@ loop:           ## from an alert to an aborted run, with Prometheus, Alertmanage
 provider:       ## sign-in and sign-out through a second OpenID provider, by npm and Chromium
 	uv run deploy/try_provider.py
 
-lint: style format-check templates imports pins lines site  ## all of these
+lint: style format-check templates imports pins site  ## all of these
 
 style:
 	uv run ruff check .
@@ -76,9 +76,6 @@ pins:           ## each package has one version, which deploy/requirements.txt h
 
 site:           ## docs/ as a site in var/site; fails on a broken link
 	uv run zensical build --strict
-
-lines:          ## each room keeps to its budgets: lines, decisions, templates, scripts, style sheets
-	uv run .ci/line_budget.py
 
 types: mypy migrations
 
