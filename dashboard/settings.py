@@ -471,3 +471,16 @@ LOG_LEVEL = _choice(
 )
 log_config.configure_structlog()
 LOGGING = log_config.build_config(LOG_FORMAT, LOG_LEVEL)
+
+# Hidden in the logs of jobs and builds that the dashboard shows.
+KNOWN_SECRETS = [
+    NORTHFLANK_API_TOKEN,
+    NORTHFLANK_LOGS_TOKEN,
+    *NORTHFLANK_WEBHOOK_SECRET,
+    *NOTIFY_URLS.values(),
+    ADMIN_PASSWORD,
+    SECRET_KEY,
+    OIDC_CLIENT_SECRET,
+    METRICS_TOKEN,
+    _given_url,
+]

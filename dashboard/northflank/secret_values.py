@@ -1,10 +1,10 @@
-"""The values of a run that no line of its logs may show. Pure; they are kept in memory only."""
+"""Known secrets, which no line of a log may show. Pure; those of a run are kept in memory only."""
 
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
-from urllib.parse import quote, quote_plus, unquote
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import quote, unquote
 
 from dashboard.northflank.values import Json
 
@@ -17,42 +17,40 @@ _NAMES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
-_ENCODED = r"(?<![\w+/-])[\w+/-]*?{}[\w+/-]*+=*+"  # all that is encoded with a value
 _URL_PASSWORD = re.compile(r"://[^\s/@]*?:(?P<password>\S+)@")
 
 
 class SecretValues:
-    """Texts to be removed from others; shown nowhere, so not in an error report either."""
+    """Texts to be removed from others; shown nowhere, so not in an error report either.
+
+    A text of MIN_LENGTH characters or more is removed as it is, in JSON, percent-encoded and in
+    Base64, alone or within more.
+    """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        # The pattern of each form, by its folded text. One may contain another: the longest first.
-        forms = [found for value in values for found in _forms(value)]
-        self._patterns = dict(sorted(forms, key=lambda found: len(found[0]), reverse=True))
+        self._forms = {form for value in values for form in _forms(value)}
 
     def __repr__(self) -> str:
-        return f"<{len(self._patterns)} secret values>"
+        return f"<{len(self._forms)} secret values>"
 
-    def present_in(self, text: str) -> "SecretValues":
-        """Return the values that the text contains, in upper or lower case, or encoded."""
-        text, present = text.casefold(), SecretValues()
-        present._patterns = {form: self._patterns[form] for form in self._patterns if form in text}
-        return present
+    def __or__(self, other: "SecretValues") -> "SecretValues":
+        both = SecretValues()
+        both._forms = self._forms | other._forms
+        return both
 
-    def replace_in(self, text: str, mark: str) -> str:
-        """Return a text with `mark` in place of each value and of each word that encodes one."""
-        folded = text.casefold()
-        for form, pattern in self._patterns.items():
-            if form in folded:
-                text = re.sub(pattern, mark, text, flags=re.IGNORECASE)
-        return text
+    def pattern(self, lines: Sequence[str]) -> re.Pattern[str] | None:
+        """Return a pattern of those that the lines contain; None: they contain none."""
+        text = "\n".join(lines)
+        # One form may contain another: the longest first.
+        present = sorted((form for form in self._forms if form in text), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, present))) if present else None
 
 
 def secret_values(fields: Json) -> SecretValues:
     """Return the secret values of a run's detail, as sent by Northflank.
 
     These are the values of its arguments and of the environments, files and secrets that its steps
-    have or return, if they have MIN_LENGTH characters or more: as they are, in JSON,
-    percent-encoded, and within Base64 or hexadecimal digits; all of them in upper or lower case.
+    have or return.
     """
     return SecretValues(_texts(fields))
 
@@ -73,26 +71,19 @@ def _texts(fields: Json) -> Iterator[str]:
             yield from str(value).splitlines()  # as logs print it
 
 
-def _forms(value: str) -> Iterator[tuple[str, str]]:
+def _forms(value: str) -> Iterator[str]:
     value = value.strip()
     if _REFERENCE.fullmatch(value):
         return
     passwords = [match["password"] for match in _URL_PASSWORD.finditer(value)]
     for text in (value, *passwords, *map(unquote, passwords)):
         if len(text) >= MIN_LENGTH:
-            in_json = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
-            in_urls = quote(text, safe="", errors="replace"), quote_plus(text, errors="replace")
-            for form in (text, *in_json, *in_urls):
-                yield form.casefold(), re.escape(form)
-            for form in _encodings(text):
-                yield form.casefold(), _ENCODED.format(re.escape(form))
+            yield from (text, json.dumps(text)[1:-1], quote(text, safe="", errors="replace"))
+            yield from _base64_forms(text.encode(errors="replace"))
 
 
-def _encodings(text: str) -> Iterator[str]:
-    """Yield the part that this text has in each encoding of a longer one."""
-    content = text.encode(errors="replace")
-    yield content.hex()
-    for before, changed in enumerate((0, 2, 3)):  # bytes before the text, characters they change
+def _base64_forms(content: bytes) -> Iterator[str]:
+    """Yield the part of Base64 that the content alone decides, by its place in a longer text."""
+    for before, changed in enumerate((0, 2, 3)):  # bytes before it, characters they change
         padded = bytes(before) + content
-        kept = base64.b64encode(padded).decode()[changed : len(padded) * 4 // 3]
-        yield from (kept, kept.translate({43: "-", 47: "_"}))
+        yield base64.b64encode(padded).decode()[changed : len(padded) * 4 // 3]

@@ -1,142 +1,102 @@
 """Secrets in texts for people, such as the error of a step or the lines of a log. Pure.
 
-A failed request quotes the URL that it tried, a client its headers, a shell its variables.
+Known values, usual tokens and the values of certain names are replaced by REDACTED: a net, not a
+wall. Every repetition is bounded or possessive, since time has to be linear in a text's length.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
-from dashboard.northflank.secret_rules import ERROR_RULES, KEY_BEGIN, KEY_END, LOG_RULES
+from dashboard.northflank.secret_tokens import TOKEN
 from dashboard.northflank.secret_values import SecretValues
 
-REDACTED = "[redacted]"  # in place of a secret in a line of a log
-MAX_KEY_LINES = 300  # of a private key; the longest in use has a third
+REDACTED = "[redacted]"
 
-# A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.
-# It may be part of JSON, with `\/`, or of another URL.
-_URL_START = re.compile(r"(?::|%3A)(?:\\*/|%2F){2}", re.IGNORECASE)
-_URLS = re.compile(rf"{_URL_START.pattern}\S*", re.IGNORECASE)  # all that no white space parts
-# An unquoted password may contain anything but white space, so a URL ends there, or at its first
-# quote if that looks like a closing one.
-_URL_QUOTE = re.compile(r"""["'`](?P<closing>[,}\]>:])?""")
-_AUTHORITY_END = re.compile(r"([^\w.:@\[\]-]|$)")
-_HOST = re.compile(r"((?:\[[\w:.]*\]|[\w.-]*)(?::\d{1,5}(?!\w))?)")
-_AT = re.compile("@|%40")
-_CLOSING = "\"'`<>),;:\\"  # of the text around a URL
+# A name ends in one of these words.
+_NAMES = r"""
+    password passwd passphrase storepass keypass _pass _pwd _pat _auth secret secret_key_base token
+    credentials? sig signature
+    (?:access|account|admin|api|app|auth|client|encryption|license|master|private|secret)[_.-]?key
+    (?:hmac|server|session|shared|signing|storage)[_.-]?key
+"""
+_NAME = f"(?:{'|'.join(_NAMES.split())})"
+# The start of a value that is no secret: a word of a message, a mask, a variable, a call, a path.
+_PLAIN = r"""
+    (?:access|changed|denied|disabled|empty|enabled|expired|failed|false|found|has|invalid|is|loaded
+      |missing|must|nil|none|no|not|null|off|ok|on|optional|permission|refreshed|required|set|str
+      |string|true|undefined|unset|valid|was|yes)(?![\w-])
+    |\*{3}|x{3}|\?|%s|\$\d|\$\{?[A-Z_]+\b|[{(<]|\[?(?:redacted|filtered)|\w[\w.]*\(|~?/\w+/\w|""|''
+"""
+_QUOTE = r"""\\*["'`]"""  # within a JSON string, quotes have backslashes
+_VALUE = rf"""(?:
+    (?P<quote>{_QUOTE}).{{0,2000}}?(?<!\\)(?P=quote)(?:\s->\s"[^"]*")?  # Terraform: "old" -> "new"
+    |(?:[^\s"'`&;,]|,(?!\s|\w+[=:]))+)"""
+_NAMED = rf"""(?P<kept>
+    {_NAME}(?:
+        (?:\\*["'`\]])*+\s*+(?:=>|:=|[=:])\s*+(?={_QUOTE})  # name = "value", "name": "value"
+        |=(?!=)  # name=value
+        |\ ?[=:][ \t]++(?![a-z]+\ [a-z])  # name: value, but "secret: the server has none"
+    )
+    |(?<!\S)["']?--?[\w-]{{0,40}}?{_NAME}(?:\s++|["'],\s*+)  # --name value
+        (?!-|id=|(?-i:[A-Z]+\b)|\S+(?:\s\s|]))  # not --name VALUE, as in help
+    |\bsshpass\s+-p\s*
+    |(?<!\S)(?:-u|--user)\s+["']?[\w.@-]{{1,64}}:(?!\d+\b)  # curl -u user:password
+    )(?!(?:{_QUOTE})?(?:{_PLAIN})){_VALUE}"""
+_HEADER = rf"""(?P<kept>\b(?:authorization|cookie)["']?\s*+[:=,]\s*+[\[(]?)(?!["']?(?:{_PLAIN}))
+    (?:["'][^"'\n]*["']|(?:="[^"\n]*"|[^"'\n])+)"""
+_BEARER = r"(?P<kept>\bbearer\s+)(?=\S{0,60}\d)(?!\w+=\w)[\w.~+/=-]{8,}"
+# user:password@, or a token@, but not /@scope and not git@. A password may contain `/`.
+_LOGIN = r"""(?P<kept>://)(?!git@)
+    (?:[^\s/?\#"'`<>]{1,256}|[^\s/:@"'`<>]{0,64}:(?!\d+[/?])[^\s"'`<>]{1,256})(?=@)"""
+_BLOCK = "[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+_KEY_BEGIN, _KEY_END = re.compile(f"-----BEGIN {_BLOCK}"), re.compile(f"-----END {_BLOCK}")
+_KEY = re.compile(rf"(?s)(?P<kept>){_KEY_BEGIN.pattern}.*?(?:{_KEY_END.pattern}|\Z)")
+_KEY_BODY = re.compile(r"\s*(?:[A-Za-z0-9+/=]*|[A-Z][\w-]*: .*)\s*")
 
-_KEY_BEGIN, _KEY_END = re.compile(KEY_BEGIN), re.compile(KEY_END)
-_KEY_BODY = re.compile(r"[A-Za-z0-9+/]{60}|(?:^|\s)[A-Za-z0-9+/]{16,}={0,2}$|^\s*$|^[A-Z][\w-]*: ")
-_KEY_TAIL = re.compile(r"(?:^|[\d:Z\]]\s+)=?[A-Za-z0-9+/]+={0,2}$")  # perhaps after a time
-# A value may be on the line after its name: between both is a character that no line has.
-_LINE_END = "\x1e"
-_VALUE_LINE = re.compile(r"\s*+[\"']?value[\"']?\s*+:", re.IGNORECASE)
-_INVISIBLE = re.compile("[\u00ad\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-_MARK = "\ufdd0"  # for a secret while a line is redacted: no character, and never part of a text
-_MARKS = re.compile(f"{_MARK}+")
+_FORMS = (
+    _KEY,
+    TOKEN,
+    *(re.compile(form, re.VERBOSE | re.IGNORECASE) for form in (_LOGIN, _HEADER, _BEARER, _NAMED)),
+)
+_URL_REST = re.compile(r"""(://[\w.:@\[\]-]+)[^\s"'`<>\\),;:\w.@\[\]-][^\s"'`<>]*""")
 
 
 def redact_secrets(text: str) -> str:
-    """Return the text with URLs reduced to scheme and host, and without passwords and tokens.
-
-    A secret is recognised by what is around it, or by the prefix of its provider: others remain.
-    """
-    text = _URLS.sub(partial(_redact_urls, redact_url=_redact_url), text)
-    return _apply(ERROR_RULES, text, "…")
+    """Return the text of an error without secrets, and with URLs reduced to scheme and host."""
+    return _URL_REST.sub(r"\1/…", _redact(text))
 
 
 def redact_lines(lines: Sequence[str], values: SecretValues) -> Iterator[tuple[str, bool]]:
-    """Yield each line of a log as by `redact_line`; of a private key over several lines nothing."""
-    present = values.present_in(_INVISIBLE.sub("", "\n".join(lines)))
-    of_keys = _private_key_lines(lines)
-    for index, line in enumerate(lines):
-        if index in of_keys:
-            yield REDACTED, True
-        elif index and (_VALUE_LINE.match(line) or lines[index - 1].endswith(("|", ">", "|-"))):
-            joined, _is_redacted = redact_line(f"{lines[index - 1]}{_LINE_END}{line}", present)
-            text = joined.rpartition(_LINE_END)[2]
-            yield text, text != line
-        else:
-            yield redact_line(line, present)
+    """Yield each line of a log without secrets, and whether one was removed.
 
-
-def redact_line(text: str, values: SecretValues) -> tuple[str, bool]:
-    """Return a line of a log with REDACTED in place of each secret, and whether there was one.
-
-    Unlike `redact_secrets` it leaves URLs, but for their passwords and webhooks, and removes the
-    `values`, even encoded or with invisible characters in them.
+    All lines have to be passed at one time: a private key has several.
     """
-    redacted = values.replace_in(_INVISIBLE.sub("", text).replace(_MARK, "\ufffd"), _MARK)
-    redacted = _URLS.sub(partial(_redact_urls, redact_url=_redact_login), redacted)
-    redacted = _apply(LOG_RULES, redacted, _MARK)
-    return (_MARKS.sub(REDACTED, redacted), True) if _MARK in redacted else (text, False)
+    key_lines, known = _private_key_lines(lines), values.pattern(lines)
+    for index, line in enumerate(lines):
+        text = known.sub(REDACTED, line) if known else line
+        text = REDACTED if index in key_lines else _redact(text)
+        yield text, text != line
 
 
-def _apply(rules: list[tuple[list[str], re.Pattern[str]]], text: str, mark: str) -> str:
-    contains = text.lower().__contains__
-    for keywords, pattern in rules:
-        if any(map(contains, keywords)):
-            text = pattern.sub(lambda found: found["kept"] + mark, text)
+def _redact(text: str) -> str:
+    for form in _FORMS:
+        text = form.sub(rf"\g<kept>{REDACTED}", text)
     return text
 
 
 def _private_key_lines(lines: Sequence[str]) -> set[int]:
-    """Return the indexes of lines after the first one of a private key.
-
-    Its begin or end may be missing, or not written yet: then what looks like a part of it counts.
-    """
+    """Return the indexes of the lines of private keys whose begin or end may not be among them."""
     found: set[int] = set()
-    begin = None
+    body: list[int] = []  # lines since the begin, or those that may be of a key
+    is_in_key = False
     for index, line in enumerate(lines):
-        begins, ends = _KEY_BEGIN.search(line), _KEY_END.search(line)
-        if ends and not begins:
-            if begin is None or index - begin > MAX_KEY_LINES:
-                begin = max(index - 2, -1)  # the last line before the end may be short
-                while begin >= 0 and _KEY_BODY.search(lines[begin]):
-                    begin -= 1
-            found.update(range(begin + 1, index + 1))
-        elif (index - 1 == begin or (begin is not None and index - 1 in found)) and (
-            _KEY_BODY.search(line) or (index + 1 == len(lines) and _KEY_TAIL.search(line))
-        ):
-            found.add(index)
-        if begins or ends:
-            begin = None if ends else index
-    return found
-
-
-def _redact_urls(urls: re.Match[str], redact_url: Callable[[str], str]) -> str:
-    text = urls[0]
-    # No quote before an `@` ends a URL: it may be part of a password.
-    after_at = max(text.rfind("@") + 1, text.rfind("%40") + 3)
-    result: list[str] = []
-    position = 0
-    while start := _URL_START.search(text, position):
-        quote = _URL_QUOTE.search(text, max(start.end(), after_at))
-        end = quote.start() if quote and quote["closing"] else len(text)
-        result += text[position : start.end()], redact_url(text[start.end() : end])
-        position = end
-    return "".join(result) + text[position:]
-
-
-def _redact_url(url: str) -> str:
-    """Return the URL's host and port, and what closes the text around it."""
-    address = url.rstrip(_CLOSING)
-    closing = url[len(address) :]
-    authority, other, rest = _AUTHORITY_END.split(address, maxsplit=1)
-    if _AT.search(other + rest):
-        # What seems to be the host may be a user name, or the start of a password.
-        return f"…{closing}"
-    _, host, odd = _HOST.split(authority.rpartition("@")[2], maxsplit=1)
-    if not host:
-        return f"…{closing}"
-    return f"{host}/…{closing}" if other or odd else f"{host}{closing}"
-
-
-def _redact_login(url: str) -> str:
-    """Return the URL without user name and password."""
-    authority, other, rest = _AUTHORITY_END.split(url, maxsplit=1)
-    # A password may contain what ends a host; a port looks like one. `/@` is common in paths.
-    _host, odd = _HOST.split(authority, maxsplit=1)[1:]
-    if "@" not in authority and (not (odd or other == "%") or not _AT.search(other + rest)):
-        return url
-    return f"{_MARK}@{_AT.split(url)[-1]}"
+        if _KEY_END.search(line) and not _KEY_BEGIN.search(line):
+            found.update(body, [index])
+            is_in_key, body = False, []
+        elif _KEY_BODY.fullmatch(line):
+            body.append(index)
+        else:
+            if is_in_key:
+                found.update(body)
+            is_in_key, body = _KEY_BEGIN.search(line) is not None, []
+    return found.union(body if is_in_key else ())

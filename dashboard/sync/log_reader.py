@@ -14,6 +14,7 @@ from itertools import accumulate
 from time import monotonic
 from typing import NamedTuple
 
+from django.conf import settings
 from django.utils.translation import gettext_lazy
 
 from dashboard.db import threads as db_threads
@@ -256,9 +257,10 @@ class LogReader:
         place = pipeline.project.slug, pipeline.slug, run.stage.name
         call = partial(self.connection.call_aside, for_logs=True)
         if log.values is None:
-            log.values = await call(
+            own = await call(
                 lambda nf: nf.get_secret_values(*place, run.run_id), by_main_token=True
             )
+            log.values = own | SecretValues(settings.KNOWN_SECRETS)
         # From the start of the step: after a shorter span, silence would look like no log at all.
         starts = filter(None, (work_rules.attempt_start(node), work.started_at))
         since = min(starts, default=run.started_at or run.created_at) - SPAN_MARGIN

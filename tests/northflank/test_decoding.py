@@ -378,7 +378,7 @@ def test_step_response_secrets_are_not_kept(response: Any) -> None:
 
 def test_error_message_keeps_lines_and_host() -> None:
     step = payloads.job_run(response={"error": {"message": f"tried\x00\n{URL}"}})
-    assert decode_step(step).error_message == "tried\ufffd\nhttps://hooks.example/…"
+    assert decode_step(step).error_message == "tried\ufffd\nhttps://[redacted]@hooks.example/…"
 
 
 @given(

@@ -60,7 +60,7 @@ def test_error_message_is_truncated() -> None:
 def test_error_message_redacts_token_and_url_secrets() -> None:
     message = "bad token TKN-1 for https://user:pw@api/x?key=abc"
     assert str(failure(400, payloads.error(message))) == (
-        "Northflank refused (400): bad token … for https://api/…"
+        "Northflank refused (400): bad token … for https://[redacted]@api/…"
     )
 
 

@@ -1,207 +1,275 @@
-"""What is removed of texts for people, and what stays."""
+"""Which secrets are hidden in logs and errors, and which ordinary lines stay as they are."""
+
+import base64
+from urllib.parse import quote
 
 import pytest
 
-from dashboard.northflank.secrets_in_texts import redact_secrets
+from dashboard.northflank import SecretValues, secret_values
+from dashboard.northflank.secret_tokens import TOKENS
+from dashboard.northflank.secrets_in_texts import redact_lines, redact_secrets
+from dashboard.northflank.values import Json
+
+# Each «secret» is hidden, and nothing else.
+SECRETS = r"""
+DB_PASSWORD=«pw» PORT=80
+export SECRET_KEY=«'horse staple 42'»
++ export AWS_SECRET_ACCESS_KEY=«aB3/x+7»
+declare -x DB_PASS=«"horse staple 42"»
+RAILS_MASTER_KEY=«0a1b» bin/rails db:migrate
+SECRET_KEY_BASE: «pw1» A: 1
+GITHUB_PAT=«pw»
+NPM_AUTH=«pw»
+  db_password: «"horse staple 42"»
+password: «pw»
+  - secret: «pw1»
+encryption_key: «horsestaple42»
+2026-12-02T10:00:00.1Z [INFO] token: «pw1»
+generated password: «horsestaple42»
+credentials: «app:pw»
+password = «pw»
+{"level":"info","api_key":«"pw"»,"a":1}
+{"secretAccessKey": «"pw"», "region": "eu-west-1"}
+{"msg":"login","body":"{\"password\":«\"pw\"»}"}
+{"message":"bad token=«pw»","code":"E12"}
+{'user': 'app', 'passwd': «'pw'»}
+Config(host='db', password=«'p,w'», port=5432)
+os.environ['DB_PASSWORD'] = «'pw'»
+{:username=>"app", :password=>«"pw"»}
+      + password         = «"pw"»
+      ~ master_password  = «"old" -> "new"»
+Server=db;User Id=sa;Password=«horse»;Encrypt=true
+psql "host=db password=«pw» dbname=shop"
+keytool -genkey -storepass «changeit» -alias a
+java -Djavax.net.ssl.keyStorePassword=«pw» -jar app.jar
+sshpass -p «pw» ssh deploy@host
++ psql --password «pw» -h db
+["psql", "--password", «"pw"», "-h", "db"]
+./deploy --api-key=«pw»
++ curl -u app:«pw» http://h
+curl -H 'X-Api-Key: «pw»' https://api.io
+curl -H "Authorization: «Bearer pw»" https://api.io
+Authorization: «Digest username="u", response="pw"»
+[("Authorization", «"Bearer pw"»), ("Accept", "*/*")]
+sent bearer «abcdefg1» to it
+Cookie: «theme=dark; sessionid=pw»
+{"Set-Cookie":«"a=b; c=pw"»,"code":"E1"}
+GET /x?token=«pw» HTTP/1.1
+GET https://b.s3.amazonaws.com/a?X-Amz-Credential=«pw»&X-Amz-Signature=«pw»
+https://«app:pw»@api.io/v1/x?page=2
+clone https://«token123»@git.io/a.git
+postgres://«u:p/w»@db:5432/x
+postgres://«u:p@w»@db/x
+redis://«:pw»@cache:6379/0
+{"k":"«-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----»","a":1}
+«-----BEGIN OPENSSH PRIVATE KEY----- b3BlbnNzaC1r»
+""".strip().split("\n")
+
+ORDINARY = r"""
+Commit 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567 built
+run 9d0f4b62-64a8-4a0b-8a65-1f7f3c0f7b77 done in /srv/app/releases/20261202
+sha256:0a1b2c3d4e5f60718293a4b5c6d7e8f9012345670a1b2c3d4e5f607182930a1b
+image reg.io:5000/acme/api:1.2@sha256:0a1b
+pushed acme/auth-token:1.2
+GET http://auth-token:8080
+INFO token-service:8080/healthz is up
+GET https://api.io/v1/orders/7?page=2 200
+npm http fetch GET 200 https://registry.npmjs.org/@acme/ui 45ms
+open http://localhost:8080/@vite/client
+git+ssh://git@github.com/acme/shop.git
+connected to postgres://db.internal:5432/shop
+email:ops@acme.io left at 10:15:00
+{"level":"info","user":"ops@acme.io","msg":"signed in at http://h/x"}
+integrity sha512-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08==
+gpg: key 7638D0442B90D010: public key "Debian Archive" imported
+go: downloading github.com/golang-jwt/jwt/v5 v5.2.1
+npm_lifecycle_script=node_build_everything_now
+npm_config_registry=https://registry.npmjs.org/
+task-0123456789abcdefghijABCDEFGHIJ012345
+PRIMARY_KEY=id
+cache_key=products:v3:page:1 hit=true
+idempotency_key=9d0f4b62-64a8-4a0b-8a65-1f7f3c0f7b77
+tokens=1500 processed
+max_tokens: 4096
+token_count=1532 token_type=bearer expires_in=3600
+tests: pass=12, fail=3
+PASS: test_login
+bypass=yes compass=north
+PWD=/home/app OLDPWD=/
+DB_PASSWORD_FILE=/run/secrets/db_password
+GOOGLE_APPLICATION_CREDENTIALS=/var/run/gcp/key.json
+secretName: api-tls
+API_TOKEN: not set
+api_key: null
+password=""
+SECRET_KEY=${SECRET_KEY}
+DB_PASSWORD=$DB_PASSWORD
+Password: ********
+password=[FILTERED]
+api_token = (sensitive value)
+token = getToken()
+password: {{ vault_db_password }}
+UPDATE users SET password = $1, token = ? WHERE id = %s
+CREATE TABLE users (id serial PRIMARY KEY, password text NOT NULL, api_key uuid)
+ERROR:  null value in column "password" of relation "users" violates not-null constraint
+invalid token: expired
+2026-12-02 10:00:00 INFO token: refreshed
+Secret: the server has none
+the token: swordfish is only a word
+password: must contain 8 characters
+errors: {"password": ["can't be blank"], "token": "is invalid"}
+KeyError: 'DB_PASSWORD'
+SyntaxError: Unexpected token '<', "<!DOCTYPE "... is not valid JSON
+at Object.<anonymous> (/app/secret-store.js:12:5)
+token.go:12: parse error
+Migrating 0042_add_user_token... OK
+Secret db-creds created from secret/db
+docker build --secret id=npmrc,src=/root/.npmrc .
+docker run -u 1000:1000 -v /a:/b
+  --password string   password of the account (default "")
+Usage: cli [--password-stdin] --token TOKEN --user USER
+Authorization: access denied
+Cookie: missing
+no bearer token was sent
+-----BEGIN CERTIFICATE-----
+""".strip().split("\n")
+BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
+BEGIN, END = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
+
+
+def show(line: str, values: SecretValues | None = None) -> str:
+    [(text, is_redacted)] = redact_lines([line], values or SecretValues())
+    assert is_redacted == (text != line)
+    return text
+
+
+@pytest.mark.parametrize("row", SECRETS)
+def test_secret_is_hidden_and_nothing_else(row: str) -> None:
+    parts = row.replace("»", "«").split("«")
+    parts[1::2] = ["[redacted]"] * len(parts[1::2])
+    assert show(row.replace("«", "").replace("»", "")) == "".join(parts)
+
+
+@pytest.mark.parametrize("line", ORDINARY)
+def test_ordinary_line_stays(line: str) -> None:
+    assert show(line) == line
+
+
+@pytest.mark.parametrize(("provider", "prefix", "length"), TOKENS)
+def test_token_is_hidden_by_its_prefix(provider: str, prefix: str, length: int) -> None:
+    token = prefix + "a1" * (length // 2) + "b" * (length % 2)
+    assert show(f"using {token}, {provider}") == f"using [redacted], {provider}"
+    assert show(f"using {token[:-1]}") != "using [redacted]"
 
 
 @pytest.mark.parametrize(
-    ("text", "cleaned"),
+    ("lines", "shown"),
     [
-        ("pull https://user:pw@reg.io/a?sig=1 failed", "pull https://reg.io/… failed"),
-        ("postgres://u:p/w@db/x", "postgres://…"),
+        (["a", f"k: {BEGIN}", "Proc-Type: 4", "", "Qw==", END, "b"], "a|k: *|*|*|*|*|b"),
+        ([BODY, "Qw==", f"{END} b", "c"], "*|*|*|c"),  # its begin is not among the lines
+        (["a", BEGIN, BODY, "Qw=="], "a|*|*|*"),  # its end is not written yet
+        ([BEGIN, BODY, "Server has started"], "*|*|Server has started"),
+        (["a b", BODY, "c d"], f"a b|{BODY}|c d"),
+    ],
+)
+def test_private_key_of_several_lines_is_hidden(lines: list[str], shown: str) -> None:
+    texts = [text for text, _is_redacted in redact_lines(lines, SecretValues())]
+    assert "|".join(texts) == shown.replace("*", "[redacted]")
+
+
+VALUE = 'p"w ä/12345'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        VALUE,
+        r"p\"w \u00e4/12345",
+        quote(VALUE, safe=""),
+        base64.b64encode(VALUE.encode()).decode().rstrip("="),
+    ],
+)
+def test_known_value_is_hidden_plain_and_encoded(form: str) -> None:
+    assert show(f"x{form}y", SecretValues([VALUE])) == "x[redacted]y"
+
+
+@pytest.mark.parametrize("before", [b"u:", b"ab:", b"app:"])
+def test_known_value_is_hidden_within_base64(before: bytes) -> None:
+    form = base64.b64encode(before + VALUE.encode() + b"\n").decode()
+    text = show(form, SecretValues([VALUE]))
+    assert b"12345" not in base64.b64decode(text.partition("[redacted]")[2] + "===")
+    assert "[redacted]" in text
+
+
+def test_password_of_a_known_address_is_hidden() -> None:
+    values = SecretValues(["postgres://u:s3cr%24etpw@db/x"])
+    assert show("with s3cr%24etpw", values) == show("with s3cr$etpw", values) == "with [redacted]"
+
+
+def test_longer_of_two_known_values_goes_first() -> None:
+    values = SecretValues(["redacted"]) | SecretValues(["redacted-and-more"])
+    assert show("a redacted-and-more b", values) == "a [redacted] b"
+
+
+def test_values_of_a_run_are_those_of_arguments_environments_and_secrets() -> None:
+    step = {
+        "spec": {
+            "jobId": "not-secret-job",
+            "runtimeEnvironment": {"X": "step-value\nsecond-line"},
+            "runtimeFiles": {"/not/secret": {"data": "file-content"}},
+            "arguments": {"variables": [{"key": "NOT_SECRET_KEY", "value": "variable-1"}]},
+        },
+        "response": {"data": {"connectionString": "output-value"}},
+    }
+    detail: Json = {
+        "id": "not-secret-id",
+        "arguments": {"A": "argument-1", "B": "short", "C": "${refs.build.id}", "D": 123456789},
+        "triggers": [{"kind": "webhook-kind", "token": "trigger-value"}],
+        "refs": {"group": {"data": {"secrets": {"X": "group-value"}}}},
+        "spec": {"kind": "Workflow", "spec": {"steps": [step]}},
+    }
+    values = secret_values(detail)
+    secret = "argument-1 123456789 trigger-value group-value step-value second-line file-content"
+    assert set(show(f"{secret} variable-1 output-value", values).split()) == {"[redacted]"}
+    public = "short not-secret-id not-secret-job webhook-kind NOT_SECRET_KEY"
+    assert show(public, values) == public
+    assert repr(secret_values({"arguments": None, "spec": [1]})) == "<0 secret values>"
+
+
+def test_deep_detail_is_searched() -> None:
+    detail: Json = {"arguments": "deep-value"}
+    for _ in range(10_000):
+        detail = {"spec": detail}
+    assert show("deep-value", secret_values(detail)) == "[redacted]"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("pull https://user:pw@reg.io/a?sig=1 failed", "pull https://[redacted]@reg.io/… failed"),
         ("see http://h", "see http://h"),
         ("GET 'https://h:8080/x': refused", "GET 'https://h:8080/…': refused"),
         ("dial http://[::1]:5432/x", "dial http://[::1]:5432/…"),
-        ("postgres://u:p'w@db/x", "postgres://…"),
-        ("postgres://u:p<w@db/x", "postgres://…"),
-        ("postgres://u:p#w@db/x", "postgres://…"),
-        ("postgres://u:p@w@db/x", "postgres://db/…"),
-        ("mysql://u:pw (cut off)", "mysql://u/… (cut off)"),
-        ("jdbc:sqlserver://db:1433;user=sa;password=pw", "jdbc:sqlserver://db:1433/…"),
-        ("https://h,pw", "https://h/…"),
-        (r"https:\/\/hooks.io\/services\/pw", r"https:\/\/hooks.io/…"),
-        ("u=https%3A%2F%2Fuser%3Apw%40h%2Fx", "u=https%3A%2F%2F…"),
-        ("u=https%3A%2F%2Fpw%40h%2Fx", "u=https%3A%2F%2F…"),
-        ("a_very_long_scheme_of_its_own://u:p/w@h", "a_very_long_scheme_of_its_own://…"),
-        ('"postgres://u:p\'w@db","x":1', '"postgres://…","x":1'),
-        ('"postgres://u:p",w@db/x","y":1', '"postgres://…","y":1'),
-        ('"postgres://u:p",w%40db/x","y":1', '"postgres://…","y":1'),
-        ('"postgres://u@h:p",w@db/x","y":1', '"postgres://…","y":1'),
-        ('"https://u@","y":1', '"https://…","y":1'),
-        ('"https://u%40","y":1', '"https://…","y":1'),
-        ('"https://u:p"@db","y":1', '"https://…","y":1'),
-        ('https://u%40x:p",w%40db/x', "https://…"),
-        ('"https://h/x?a={"b":"pw"}', '"https://h/…'),
+        ('{"type":"https://h/403","a":"b"}', '{"type":"https://h/…","a":"b"}'),
+        ("connect to db:5432: connection refused", "connect to db:5432: connection refused"),
+        ("DB_PASSWORD=pw is wrong", "DB_PASSWORD=[redacted] is wrong"),
     ],
 )
-def test_urls_in_text_lose_secrets(text: str, cleaned: str) -> None:
-    assert redact_secrets(text) == cleaned
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("dial app:pw@tcp(db:3306)/x: refused", "dial app:…@tcp(db:3306)/x: refused"),
-        ("dial (app:p@w@tcp(db)", "dial (app:…@tcp(db)"),
-        ("clone //app:pw@git.io/x", "clone //app:…@git.io/x"),
-        ("host=db password=pw user=app", "host=db password=… user=app"),
-        ("login with 'password': 'p w', retry", "login with 'password': … retry"),
-        ("DB_PASSWORD: pw", "DB_PASSWORD: …"),
-        ('{"accessToken": "pw", "code": 1}', '{"accessToken": … "code": 1}'),
-        ("Endpoint=x;SharedAccessKey=pw", "Endpoint=x;SharedAccessKey=…"),
-        ("AWS_SECRET_ACCESS_KEY=pw", "AWS_SECRET_ACCESS_KEY=…"),
-        ("Authorization: Bearer pw", "Authorization: …"),
-        ("Authorization: token pw", "Authorization: …"),
-        ("X-Api-Key: pw", "X-Api-Key: …"),
-        ("sent Bearer pw to it", "sent Bearer … to it"),
-        ("map[A:[*/*] Authorization:[Bearer pw] X:[y]]", "map[A:[*/*] Authorization:[… X:[y]]"),
-        ('{"Authorization":["Bearer pw"]}', '{"Authorization":[…]}'),
-        ("{ Authorization: [ 'Bearer pw' ] }", "{ Authorization: [ … ] }"),
-        ("Authorization: <Bearer pw>", "Authorization: <…"),
-        ("b'Bearer pw'", "b'Bearer …'"),
-        ("{'Authorization': b'Bearer pw'}", "{'Authorization': …}"),
-        ("Authorization: b'Bearer pw", "Authorization: …"),
-        ("Authorization: ApiKey pw", "Authorization: …"),
-        ("Authorization: GenieKey pw", "Authorization: …"),
-        ("Authorization: Negotiate pw", "Authorization: …"),
-        ("Authorization: SSWS pw", "Authorization: …"),
-        ("Authorization: pw\nHost: h", "Authorization: …\nHost: h"),
-        ('{"a":"Authorization: Bearer pw","b":"c"}', '{"a":"Authorization: …","b":"c"}'),
-        ('{"Authorization":["pw","p w"],"a":"b"}', '{"Authorization":[…],"a":"b"}'),
-        ('Authorization: Digest username="u", response="pw"\nnext', "Authorization: …\nnext"),
-        ("Cookie: csrftoken=a; sessionid=pw\nnext", "Cookie: …\nnext"),
-        ('{"Cookie":"a=b; c=pw","code":"E1"}', '{"Cookie":…,"code":"E1"}'),
-        (r"{\"password\":\"pw\"}", r"{\"password\":…}"),
-        (r"{\"token\":\"pw\",\"code\":1}", r"{\"token\":…,\"code\":1}"),
-        ("{ token: 'pw', secretKey: 'pw' }", "{ token: … secretKey: … }"),
-        ("Bearer tokenabc123", "Bearer …"),
-        ("Bearer authkey123", "Bearer …"),
-        ("Bearer token-abc", "Bearer …"),
-        ("password=b'p w'", "password=…"),
-        ("password=`p w`", "password=…"),
-        ('token="Bearer pw (cut off)', "token=… (cut off)"),
-        (r'"token="ApiKey pw\" (cut off)', '"token=… (cut off)'),
-        ('{"token":"pw","error":"time out"}', '{"token":…,"error":"time out"}'),
-        ('{"secrets":["pw","pw"],"a":1}', '{"secrets":[…],"a":1}'),
-        ('{"secrets":["pw", "pw"],"a":1}', '{"secrets":[…],"a":1}'),
-        (r'{"password":"p\",w","a":1}', '{"password":…,"a":1}'),
-        ("password='p'w', retry", "password=…', retry"),
-        ('{"message":"bad token=pw","code":"E12"}', '{"message":"bad token=…","code":"E12"}'),
-        ('password=p"w', "password=…"),
-        ("password=p,w", "password=…"),
-        (r"password=p\"w", "password=…"),
-        ("password=123456", "password=…"),
-        ("token=123456", "token=…"),
-        ("password: nothing", "password: …"),
-        ("token=nullable", "token=…"),
-        ("dial app:pw@10.0.0.5:3306", "dial app:…@10.0.0.5:3306"),
-        ("dial 1234:pw@h", "dial 1234:…@h"),
-        ("dial app:pw@db1", "dial app:…@db1"),
-        ("got ghp_0123456789abcdefghijABCDEFGHIJ012345", "got …"),
-    ],
-)
-def test_passwords_and_tokens_in_text_are_removed(text: str, cleaned: str) -> None:
-    assert redact_secrets(text) == cleaned
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "connect to db:5432: connection refused",
-        "clone git@github.com:acme/shop failed",
-        "pull reg.io:5000/acme/api:1.2@sha256:0a1b: not found",
-        "module github.com/acme/shop@v1.2.3: unknown revision",
-        "Unexpected token '<' in JSON at position 0",
-        "invalid token: expired",
-        "secret: not found",
-        "no Bearer token was sent",
-        "10:15:00 exit code 1 (ops@acme.io)",
-        "10:15:00,ops@acme.io left",
-        '{"token":null,"error":"timeout","code":"E12"}',
-        "{'password': None, 'tls': True}",
-        "No matching version for npm:react@18.2.0",
-        "No matching version for npm:react@18.2.0-rc.1, nor npm:@acme/ui@^4",
-        "password: must not be empty",
-        "Authorization: access denied",
-        "DB_PASSWORD: not set",
-        "Cookie: missing",
-        "X-Api-Key: invalid",
-        "max_tokens=4096, requested 5000",
-        '{"total_tokens": 12, "token_limit": 10}',
-        'WWW-Authenticate: Bearer error="invalid_token"',
-        "Bearer authentication failed",
-    ],
-)
-def test_ordinary_error_messages_stay_as_they_are(text: str) -> None:
-    assert redact_secrets(text) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        (
-            '{"documentation_url":"https://docs.github.com/rest","message":"Not Found","a":"b"}',
-            '{"documentation_url":"https://docs.github.com/…","message":"Not Found","a":"b"}',
-        ),
-        (
-            '{"type":"https://httpstatuses.io/403","title":"Forbidden","status":403,"a":"used up"}',
-            '{"type":"https://httpstatuses.io/…","title":"Forbidden","status":403,"a":"used up"}',
-        ),
-        (
-            '<a href="https://h/x">Quota exceeded</a>',
-            '<a href="https://h/…">Quota exceeded</a>',
-        ),
-        (
-            '{"a":"https://u:pw@h/x","b":"https://g/y","c":"d"}',
-            '{"a":"https://h/…","b":"https://g/…","c":"d"}',
-        ),
-        (
-            r"{\"a\":\"https:\/\/h\/x\",\"b\":\"c\"}",
-            r"{\"a\":\"https:\/\/h/…\",\"b\":\"c\"}",
-        ),
-    ],
-)
-def test_text_after_a_quoted_url_is_kept(text: str, cleaned: str) -> None:
-    assert redact_secrets(text) == cleaned
+def test_error_keeps_of_a_url_only_scheme_and_host(text: str, shown: str) -> None:
+    assert redact_secrets(text) == shown
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        "a", ":", "a:", "@", "://", "://a:b", "a:b@", "password", "password=", "password='",
-        "bearer ", " ", "token" + " " * 50, "\\", ":\\",
-        '://",', '://"', "://a@", '://"@', "://',%40", "authorization:", "authorization: ",
-        "authorization:[", "authorization: a ", "authorization:<'", "authorization: digest",
-        "authorization='\\", "authorization" + "\\" * 50, "cookie: ", "cookie:\n", "cookie='\\\n",
-        "password=\\", 'password="\\', 'password=\\"', "password=['", "password=['a',", "'a',",
-        "password: ", "password:\n", "password='\n", "password=b'a' ", "password=`", "token: '",
-        "token\\", "tokens=1", "tokens=1.", "tokens=1 ", "tokens=.", "tokens", ",", ",'", "}",
-        "bearer", "bearer token", "bearer '", "a:@1", "a:@1-", "a:@1.", "a:@18.2.0", "1:", "12:34@",
-        "a:b@1 ", "token.", "tokenper", "token{", "password ", "<token>", '"d"', "AKIA", "a_key: ",
+        "eyJ", "sk-", "ghp_a", "SG.", "://", "://a:b@", "://a:", "a:", "password", "password=",
+        "password='", 'password=\\"', "password: ", "password ", "token\\", "_pass", "--", "--a-",
+        "--token ", "-u a:", "sshpass ", "bearer ", "authorization:", 'authorization="', "cookie: ",
+        BEGIN, "-----BEGIN " + "A" * 40, " ", "\\", '"', ",", "x" * 99 + " ",
     ],
 )  # fmt: skip
-def test_redaction_time_is_linear_in_the_length(part: str) -> None:
+def test_time_is_linear_in_the_length_of_a_line(part: str) -> None:
     # With quadratic time, each of these would take minutes.
-    redact_secrets(part * (50_000 // len(part)))
-
-
-@pytest.mark.parametrize(
-    "start",
-    [
-        "://",
-        "authorization:",
-        "authorization: [",
-        "cookie:",
-        "password=",
-        "password=['",
-        "password: '",
-        "tokens=1",
-        "bearer ",
-        "a:",
-        "a:b@1",
-    ],
-)
-@pytest.mark.parametrize("part", ["a", " ", "\\", "'", ",", "'a',", ".", "1", "@", "@1", ":", "\n"])
-def test_redaction_time_is_linear_in_the_length_of_a_secret(start: str, part: str) -> None:
-    redact_secrets(start + part * (50_000 // len(part)) + "\n'")
+    line = part * (100_000 // len(part))
+    assert redact_secrets(line) is not None
+    show(line, SecretValues(["hunter2hunter"]))

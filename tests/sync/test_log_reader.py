@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import time_machine
 from django.utils import timezone
+from pytest_django import Settings
 
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Lead, RateBudget, Run, Upstream, Work
@@ -182,6 +183,12 @@ def test_arguments_of_the_run_are_not_shown(watch: Any) -> None:
     northflank = Northflank([(10, "using correct-horse now")])
     northflank.arguments = {"PASSWORD": "correct-horse"}
     view = watch(northflank, lambda viewer: viewer.look(60))
+    assert texts(view) == ["using [redacted] now"]
+
+
+def test_secrets_of_the_dashboard_are_not_shown(watch: Any, settings: Settings) -> None:
+    settings.KNOWN_SECRETS = ["postgres://app:correct-horse@db/dashboard"]
+    view = watch(Northflank([(10, "using correct-horse now")]), lambda viewer: viewer.look(60))
     assert texts(view) == ["using [redacted] now"]
 
 
