@@ -3,6 +3,7 @@
 The abort log and all other pages name people by their user names alone.
 """
 
+import re
 import unicodedata
 from functools import cache
 
@@ -12,8 +13,8 @@ from django.utils.translation import gettext_lazy
 from dashboard.texts.rich_text import Message, MessageTable
 
 MAX_LENGTH = 150  # as in Django's model
-# They stand beside letters of any script: digits and accents; Chinese, Japanese and Korean.
-_MIXABLE_SCRIPTS = ["COMMON", "INHERITED", "HAN", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"]
+_ALPHABETS = frozenset({"LATIN", "GREEK", "CYRILLIC"})  # they share letters of the same look
+_PARTS = re.compile(r"[@.\-_+\s]")
 _text = MessageTable(
     {
         "name_mixed": gettext_lazy("This name mixes alphabets, such as Latin and Cyrillic."),
@@ -32,32 +33,47 @@ def problem(username: str) -> Message | None:
 
 
 def is_mixed(username: str) -> bool:
-    """Return whether a name has letters of alphabets that look alike, such as Cyrillic “а”."""
-    from confusable_homoglyphs import confusables  # 10 MB, only where accounts are added
+    """Return whether a part of a name mixes Latin, Greek and Cyrillic: “аlice”, not “dev-Ω”."""
+    from confusable_homoglyphs import categories  # 10 MB, only where accounts are added
 
-    return bool(confusables.is_mixed_script(username, _MIXABLE_SCRIPTS))
-
-
-def is_taken(username: str) -> bool:
-    """Return whether an account has this name, in any case, or a name that looks like it."""
-    # Not by the database: SQLite folds the case of ASCII letters only.
-    written, folded = _skeleton(username), _skeleton(username.casefold())
-    names = User.objects.values_list("username", flat=True)
     return any(
-        written == _skeleton(name) or folded == _skeleton(name.casefold())
-        for name in names.iterator()
+        len(_ALPHABETS.intersection(map(categories.alias, part))) > 1
+        for part in _PARTS.split(username)
     )
 
 
-def _skeleton(username: str) -> str:
-    """Return a text that all names share that look alike (UTS 39)."""
-    return "".join(map(_prototype, unicodedata.normalize("NFD", username)))
+def is_taken(username: str) -> bool:
+    """Return whether an account has this name, ignoring case, or a name that looks like it.
+
+    A letter of another script counts as the Latin letters that it looks like. Latin letters and
+    digits count as themselves: “modem” and “modern” are two names.
+    """
+    # Not by the database: SQLite folds the case of ASCII letters only.
+    letters = _letters(username)
+    names = User.objects.values_list("username", flat=True)
+    return any(_look_alike(letters, _letters(name)) for name in names.iterator())
+
+
+def _letters(username: str) -> list[frozenset[str]]:
+    return [_latin(letter) for letter in unicodedata.normalize("NFD", username.casefold())]
+
+
+def _look_alike(one: list[frozenset[str]], other: list[frozenset[str]]) -> bool:
+    return len(one) == len(other) and all(a & b for a, b in zip(one, other, strict=True))
 
 
 @cache
-def _prototype(letter: str) -> str:
-    """Return the letter for which a letter and its look-alikes stand: it has the most of them."""
+def _latin(letter: str) -> frozenset[str]:
+    """Return the Latin letters that a letter looks like; itself if there are none."""
+    from confusable_homoglyphs import categories
     from confusable_homoglyphs.confusables import confusables_data
 
-    alike: list[str] = [letter, *(each["c"] for each in confusables_data.get(letter, []))]
-    return max(alike, key=lambda each: (len(confusables_data.get(each, [])), each))
+    if categories.alias(letter) in {"LATIN", "COMMON", "INHERITED"}:
+        return frozenset(letter)
+    alike = [
+        each["c"].casefold()
+        for form in (letter, letter.upper())
+        for each in confusables_data.get(form, [])
+    ]
+    latin = {each for each in alike if len(each) == 1 and categories.alias(each) == "LATIN"}
+    return frozenset(latin or letter)
