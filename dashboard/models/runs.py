@@ -174,6 +174,11 @@ class Run(FastLoading, Watched):
     overdue_severity = models.PositiveSmallIntegerField(default=0)
     # Why it is overdue: see runs/overdue.py.
     overdue_reason = models.CharField(max_length=10, blank=True)
+    # Digest of the run's own state when it was last judged: see runs/overdue.py.
+    overdue_basis = models.CharField(max_length=16, blank=True)
+    # Since when a queued run could have started; empty: it waits behind another run, or the next
+    # check decides.
+    turn_since = models.DateTimeField(null=True)
     status_since = models.DateTimeField()  # When this status was first read.
     # Since when it waits for an approval: see runs/overdue.py.
     approval_since = models.DateTimeField(null=True)

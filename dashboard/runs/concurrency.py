@@ -140,10 +140,7 @@ def _creation_order(run: Run) -> tuple[datetime, int]:
 
 
 def _is_waiting(run: Run) -> bool:
-    """Return whether a run waits for another to end.
-
-    Under a policy that never queues runs, only its status `queued` counts.
-    """
-    if run.stage.concurrency_policy in concurrency_policy.NEVER_QUEUING and run.status != "queued":
+    """Return whether a run waits for another to end."""
+    if run.stage.concurrency_policy in concurrency_policy.NEVER_QUEUING:
         return False
     return run.status in NOT_STARTED_STATUSES and run.started_at is None

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 
 from django.conf import settings
 
 from dashboard.models import Run, StageTiming
 from dashboard.models.severity import Severity
+from dashboard.models.stage_timings import OVERRIDES
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import concurrency_policy, steps
@@ -75,8 +77,7 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
     if run.status == "aborting":
         return _aborting_timers(run, root, timing)
     if run.status in NOT_STARTED_STATUSES:
-        typical = timing.typical_queue if timing else None
-        return [_timer(OverdueReason.QUEUE, run.created_at, typical, QUEUE_LIMIT)]
+        return [queue_timer(run.turn_since, timing)] if run.turn_since else []
     started_at = run.started_at or run.created_at  # Northflank may omit started_at
     found_timers = []
     step = steps.current(root, run.status) if root is not None else None
@@ -142,28 +143,71 @@ def worst_finding(
     return max(findings, key=lambda item: item.severity, default=None)
 
 
-def is_stuck(run: Run, finding: Finding | None, now: datetime) -> bool:
-    """Return whether a run needs attention itself, so that those queued behind it do not."""
-    if finding is not None and finding.severity and finding.reason is not OverdueReason.QUEUE:
-        return True
-    waited = now - run.approval_since if run.approval_since else timedelta()
-    return bool(run.abort_severity) or waited >= APPROVAL_PATIENCE
+def queue_timer(started_at: datetime, timing: StageTiming | None) -> Timer:
+    """Return the timer of a wait in the queue."""
+    typical = timing.typical_queue if timing else None
+    return _timer(OverdueReason.QUEUE, started_at, typical, QUEUE_LIMIT)
 
 
-def is_blocked(run: Run, finding: Finding | None, stuck_since: datetime | None) -> bool:
-    """Return whether a run is overdue only in the queue behind a stuck one of its stage.
+def is_ahead(other: Run, run: Run) -> bool:
+    """Return whether a run in flight of the same stage is ahead of a run in its queue.
 
-    `stuck_since` is the creation of the oldest of these; None: there is none.
+    A removed run is ahead of nobody: it may have ended.
     """
-    if finding is None or finding.reason is not OverdueReason.QUEUE or run.abort_severity:
-        return False
-    if stuck_since is None or run.created_at <= stuck_since:
-        return False
     policy = run.stage.concurrency_policy
-    # A run that Northflank never queues waits for no other: see concurrency_policy.py.
-    return policy != concurrency_policy.PARALLEL and (
-        policy not in concurrency_policy.NEVER_QUEUING or run.status == "queued"
+    return (
+        policy != concurrency_policy.PARALLEL
+        and policy not in concurrency_policy.NEVER_QUEUING
+        and other.is_tracked
+        and (other.created_at, other.pk) < (run.created_at, run.pk)
     )
+
+
+def turn_since(run: Run, last_end: datetime | None) -> datetime:
+    """Return since when a queued run with nothing ahead of it could have started.
+
+    `last_end` is when the last of the stage's earlier runs ended; None: there is none. A run that
+    Northflank never queues waits for no other: see concurrency_policy.py.
+    """
+    policy = run.stage.concurrency_policy
+    if policy == concurrency_policy.PARALLEL or policy in concurrency_policy.NEVER_QUEUING:
+        return run.created_at
+    return max(run.created_at, last_end or run.created_at)
+
+
+def is_stuck(run: Run, finding: Finding | None, now: datetime) -> bool:
+    """Return whether a run needs attention, so that those queued behind it are blocked by it."""
+    waited = now - run.approval_since if run.approval_since else timedelta()
+    return (
+        bool(finding and finding.severity)
+        or bool(run.abort_severity)
+        or (waited >= APPROVAL_PATIENCE)
+    )
+
+
+def basis(run: Run, root: Node | None, timing: StageTiming | None) -> str:
+    """Return a digest of all that may make a run less overdue.
+
+    That is a change of the run itself, of the runs ahead of it, of an override or of a setting:
+    neither time, nor a baseline that other runs' successes have changed.
+    """
+    tree = steps.walk(root) if root is not None else ()
+    state = (
+        (run.status, run.started_at, run.turn_since, run.approval_since),
+        (run.abort_severity, run.removed_at),
+        [(steps.key(n), n.status, n.started_at, n.ended_at, n.attempts) for _depth, n in tree],
+        [getattr(timing, name) for pair in OVERRIDES for name in pair] if timing else None,
+        (settings.OVERDUE_FACTOR, settings.OVERDUE_CRITICAL_FACTOR),
+    )
+    return blake2b(repr(state).encode(), digest_size=8).hexdigest()
+
+
+def mark(run: Run, finding: Finding | None, new_basis: str) -> tuple[int, str]:
+    """Return the severity and reason to store: less severe only with another basis."""
+    severity, reason = (finding.severity, finding.reason) if finding else (Severity.OK, "")
+    if severity < run.overdue_severity and new_basis == run.overdue_basis:
+        return run.overdue_severity, run.overdue_reason
+    return int(severity), str(reason)
 
 
 def is_last_attempt(step: Node) -> bool:

@@ -47,11 +47,14 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     # baseline that was made from enough of them.
     has_enough = len(step_trees) >= typical_duration.MIN_SAMPLES
     work_duration = typical_duration.estimate(_work_durations(latest, step_trees))
+    if work_duration is None or (baseline.approval_keys and not has_enough):
+        work_duration = baseline.observed_run
+    queue = typical_duration.estimate(
+        run.started_at - run.created_at for run in latest if run.started_at
+    )
     baseline.record_baseline(
-        run=baseline.observed_run if baseline.approval_keys and not has_enough else work_duration,
-        queue=typical_duration.estimate(
-            run.started_at - run.created_at for run in latest if run.started_at
-        ),
+        run=work_duration,
+        queue=queue or baseline.observed_queue,
         steps=_step_durations(step_trees.values()) if has_enough else None,
         approval_keys=_approval_keys(step_trees.values()) if has_enough else baseline.approval_keys,
         success_count=len(latest),

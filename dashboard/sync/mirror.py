@@ -65,6 +65,7 @@ _UPSERT_FIELDS = [
     "abort_severity",
     "overdue_severity",
     "overdue_reason",
+    "turn_since",
 ]
 
 

@@ -5,9 +5,11 @@ of runs have no steps: those of runs that nobody watches are read again here, be
 depends on them.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
@@ -26,6 +28,9 @@ CHECK_INTERVAL = 5.0  # seconds; each check decodes the steps of all runs in fli
 # Steps read longer ago are read again before a run is marked for them; the mark waits this long.
 FRESH_STEPS_AGE = timedelta(minutes=2)
 MAX_WAIT_FOR_STEPS = timedelta(minutes=1)
+# Earlier runs that are looked at for the end of the one that a queued run has waited for. The
+# newest may have been aborted in the queue, long before the one in front of it ended.
+MAX_EARLIER_RUNS = 20
 
 _STEP_REASONS = {OverdueReason.STEP, OverdueReason.APPROVAL, OverdueReason.NO_PROGRESS}
 
@@ -42,22 +47,65 @@ def check_runs(now: datetime) -> None:
     in_flight_runs = list(Run.objects.tracked().with_stage().defer("description"))
     stages = {run.stage_id for run in in_flight_runs}
     timings = {timing.stage_id: timing for timing in StageTiming.objects.filter(stage__in=stages)}
+    _store_turns(in_flight_runs)
     findings: dict[int, Finding | None] = {}
-    stuck_since: dict[int, datetime] = {}  # creation of the oldest stuck run, by stage
+    oldest_stuck: dict[int, Run] = {}  # by stage
     for run in in_flight_runs:
         with _logged(run):
             finding = findings[run.pk] = _find(run, timings.get(run.stage_id), now)
             if overdue.is_stuck(run, finding, now):
-                since = stuck_since.get(run.stage_id, run.created_at)
-                stuck_since[run.stage_id] = min(since, run.created_at)
+                other = oldest_stuck.get(run.stage_id, run)
+                oldest_stuck[run.stage_id] = min(other, run, key=attrgetter("created_at", "pk"))
     for run in in_flight_runs:
         if run.pk not in findings:
             continue
         with _logged(run):
-            finding = findings[run.pk]
-            if overdue.is_blocked(run, finding, stuck_since.get(run.stage_id)):
+            timing, finding = timings.get(run.stage_id), findings[run.pk]
+            if _is_blocked(run, timing, oldest_stuck.get(run.stage_id), now):
                 finding = Finding(Severity.OK, OverdueReason.BLOCKED)
-            _mark(run, finding, now)
+            _mark(run, finding, timing, now)
+
+
+def _is_blocked(run: Run, timing: StageTiming | None, stuck: Run | None, now: datetime) -> bool:
+    """Return whether a run has waited long in the queue behind one that needs attention."""
+    return (
+        run.status in overdue.NOT_STARTED_STATUSES
+        and run.turn_since is None
+        and not run.abort_severity
+        and stuck is not None
+        and overdue.is_ahead(stuck, run)
+        and bool(overdue.queue_timer(run.created_at, timing).severity_at(now))
+    )
+
+
+def _store_turns(in_flight_runs: Collection[Run]) -> None:
+    """Store of each queued run since when it could have started, if nothing is ahead of it."""
+    by_stage: dict[int, list[Run]] = defaultdict(list)
+    for run in in_flight_runs:
+        by_stage[run.stage_id].append(run)
+    heads = []
+    for run in in_flight_runs:
+        if run.status not in overdue.NOT_STARTED_STATUSES:
+            continue
+        is_waiting = any(overdue.is_ahead(other, run) for other in by_stage[run.stage_id])
+        if is_waiting and run.turn_since is not None:
+            _store_turn(run, None)
+        elif not is_waiting and run.turn_since is None:
+            heads.append(run)
+    for run in heads:
+        earlier = Run.objects.filter(stage=run.stage_id, created_at__lt=run.created_at)
+        newest = earlier.with_in_flight(False).order_by("-created_at", "-pk")  # by index
+        ends = newest.values_list("ended_at", flat=True)[:MAX_EARLIER_RUNS]
+        _store_turn(run, overdue.turn_since(run, max(filter(None, ends), default=None)))
+
+
+def _store_turn(run: Run, turn_since: datetime | None) -> None:
+    with transaction.atomic():
+        ChangeCounter.lock()
+        if Run.objects.filter(pk=run.pk, version=run.version).exists():  # else it has changed
+            mark_changed([run.pk], turn_since=turn_since)
+            run.turn_since = turn_since
+            run.refresh_from_db(fields=["version"])  # the rest of the check is of this version
 
 
 @contextmanager
@@ -122,10 +170,13 @@ def _find(run: Run, timing: StageTiming | None, now: datetime) -> Finding | None
     return overdue.worst_finding(run, root, timers, now)
 
 
-def _mark(run: Run, finding: Finding | None, now: datetime) -> None:
+def _mark(run: Run, finding: Finding | None, timing: StageTiming | None, now: datetime) -> None:
     """Store how overdue a run is, unless it was read since, or its steps are to be read before."""
-    severity, reason = (finding.severity, str(finding.reason)) if finding else (Severity.OK, "")
+    basis = overdue.basis(run, steps.decode(run.steps), timing)
+    severity, reason = overdue.mark(run, finding, basis)
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
+        if severity and basis != run.overdue_basis:
+            Run.objects.filter(pk=run.pk, version=run.version).update(overdue_basis=basis)
         return
     if finding and severity >= run.overdue_severity and _waits_for_steps(run, finding, now):
         if run.next_detail_sync_at is None or run.next_detail_sync_at > now:
@@ -136,7 +187,8 @@ def _mark(run: Run, finding: Finding | None, now: datetime) -> None:
         if not Run.objects.filter(pk=run.pk, version=run.version).exists():
             return  # it has changed, or another worker has marked it: the next check decides
         since = {"overdue_since": now} if severity and not run.overdue_severity else {}
-        mark_changed([run.pk], overdue_severity=severity, overdue_reason=reason, **since)
+        marked = {"overdue_severity": severity, "overdue_reason": reason, "overdue_basis": basis}
+        mark_changed([run.pk], **marked, **since)
         if (
             severity > run.overdue_severity
             and run.next_detail_sync_at is None
@@ -150,5 +202,5 @@ def _mark(run: Run, finding: Finding | None, now: datetime) -> None:
             "run.overdue",
             **run_fields(run),
             reason=finding.reason.name.lower(),  # as in the API
-            critical=severity is Severity.CRITICAL,
+            critical=severity == Severity.CRITICAL,
         )

@@ -39,10 +39,12 @@ def build_row(
         next_detail_sync_at=old.next_detail_sync_at if old else None,
         status_since=old.status_since if old and old.status == api_run.status else requested_at,
         approval_since=old.approval_since if old and old.status == api_run.status else None,
+        turn_since=old.turn_since if old and old.status == api_run.status else None,
         aborting_since=_aborting_since(api_run, old, requested_at),
         abort_severity=old.abort_severity if old and not api_run.concluded else 0,
         overdue_severity=old.overdue_severity if old and not api_run.concluded else 0,
         overdue_reason=old.overdue_reason if old and not api_run.concluded else "",
+        overdue_basis=old.overdue_basis if old else "",
         step=old.step if old else "",
         counted_as=old.counted_as if old else None,
     )
@@ -144,7 +146,7 @@ def assess_overdue(run: Run, root: Node | None, moment: datetime) -> tuple[int, 
     timing = StageTiming.objects.filter(stage=run.stage_id).first()
     timers = overdue.timers(run, root, timing)
     finding = overdue.worst_finding(run, root, timers, moment)
-    return (finding.severity, str(finding.reason)) if finding else (0, "")
+    return overdue.mark(run, finding, overdue.basis(run, root, timing))
 
 
 STEP_FIELDS = (

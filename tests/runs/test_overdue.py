@@ -29,6 +29,7 @@ def run(
 ) -> Run:
     started_at = None if started is None else ago(started)
     defaults = {"created_at": ago(created), "started_at": started_at, "status_since": ago(1)}
+    defaults["turn_since"] = defaults["created_at"]
     return Run(status=status, in_flight=True, concluded=False, **defaults | fields)
 
 

@@ -43,6 +43,7 @@ def run(status: str = "running", *, started: float | None = 20, **fields: Any) -
         "concluded": False,
         "in_flight": True,
         "created_at": ago(21),
+        "turn_since": ago(21),
         "started_at": None if started is None else ago(started),
         "first_synced_at": ago(20),
         "status_since": ago(5),

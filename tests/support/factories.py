@@ -31,6 +31,7 @@ from dashboard.models import (
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node, WorkRef
+from dashboard.runs.overdue import NOT_STARTED_STATUSES
 from dashboard.runs.search import store_texts
 from dashboard.sync.day_sums import update
 from dashboard.web.http import links
@@ -89,9 +90,12 @@ def run(stage: Stage, run_id: str = "", *, status: str = "running", **fields: An
         "synced_at": now,
         "status_since": now,
     }
+    values = defaults | fields
+    if status in NOT_STARTED_STATUSES:  # in front of its queue, until the check finds otherwise
+        values.setdefault("turn_since", values["created_at"])
     with transaction.atomic():
-        defaults["version"] = ChangeCounter.take(1)
-        return Run.objects.create(stage=stage, run_id=run_id, status=status, **defaults | fields)
+        values.setdefault("version", ChangeCounter.take(1))
+        return Run.objects.create(stage=stage, run_id=run_id, status=status, **values)
 
 
 def search_texts() -> None:

@@ -81,6 +81,18 @@ def test_baseline_excludes_approval_time_from_run_duration(read_stage: Stage) ->
     assert baseline.approval_keys == ["Approval sign-off"]
 
 
+def test_first_approval_of_a_stage_keeps_the_usual_duration_until_five_are_read(
+    read_stage: Stage,
+) -> None:
+    for _ in range(5):
+        success(read_stage, 5)
+    assert update_baseline(read_stage).observed_run_median == 300
+    for count in range(1, 6):
+        success(read_stage, 62, root=migration_steps(2, approval=60))
+        is_complete = count == 5
+        assert update_baseline(read_stage).observed_run_median == (120 if is_complete else 300)
+
+
 def test_baseline_update_keeps_override(read_stage: Stage) -> None:
     before = update_baseline(read_stage)
     StageTiming.objects.update(override_run_median=900)

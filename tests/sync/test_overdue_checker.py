@@ -8,9 +8,12 @@ import msgspec
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dashboard.models import Run, Stage, StageTiming
+from dashboard.models.severity import Severity
 from dashboard.northflank import Node, RunDetail
 from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason
@@ -453,21 +456,110 @@ def test_run_queued_behind_a_stuck_one_is_blocked_and_not_overdue(
 
 
 @pytest.mark.parametrize(
-    "ahead",
-    [{"started_at": NOW}, {"removed_at": NOW}],
+    ("ahead", "reasons"),
+    [({"started_at": NOW}, ("", "")), ({"removed_at": NOW}, ("queue", "blocked"))],
     ids=["on time", "removed"],
 )
-def test_run_queued_behind_one_that_is_not_stuck_is_overdue(
-    ahead: dict[str, Any], stage: Stage
+def test_run_in_the_queue_is_overdue_only_if_nothing_is_ahead_of_it(
+    ahead: dict[str, Any], reasons: tuple[str, str], stage: Stage
 ) -> None:
-    assert check_queue(stage, **ahead)["first"] == "queue"
+    marks = check_queue(stage, **ahead)
+    assert (marks["first"], marks["second"]) == reasons
 
 
-def test_run_in_the_queue_whose_abort_is_overdue_is_overdue(stage: Stage) -> None:
+def test_run_in_the_queue_whose_abort_is_overdue_is_not_blocked(stage: Stage) -> None:
     fields = {"status": "queued", "started_at": None, "created_at": NOW - HOUR}
     factories.run(stage, "first", abort_severity=1, **fields)
     marks = check_queue(stage)
-    assert (marks["first"], marks["second"]) == ("queue", "blocked")
+    assert (marks["first"], marks["second"]) == ("", "blocked")
+
+
+@pytest.mark.parametrize("status", ["aborted", "success", "failure"])
+@pytest.mark.parametrize("policy", ["queue", "latest", ""])
+def test_clock_of_the_next_in_the_queue_starts_when_the_run_before_it_ends(
+    policy: str, status: str, stage: Stage
+) -> None:
+    assert check_queue(stage, policy)["first"] == "blocked"
+    end = {"status": status, "concluded": True, "in_flight": False, "concluded_at": NOW}
+    Run.objects.filter(run_id="ahead").update(**end)
+    overdue_checker.check_runs(NOW + MINUTE)
+    runs = {run.run_id: run for run in Run.objects.all()}
+    assert (runs["first"].turn_since, runs["first"].overdue_reason) == (NOW, "")
+    assert (runs["second"].turn_since, runs["second"].overdue_reason) == (None, "")
+    overdue_checker.check_runs(NOW + 16 * MINUTE)  # as long as a wait of unknown length may take
+    runs = {run.run_id: run for run in Run.objects.all()}
+    assert (runs["first"].overdue_reason, runs["second"].overdue_reason) == ("queue", "blocked")
+
+
+def test_run_that_was_aborted_in_the_queue_was_not_the_one_that_the_next_waited_for(
+    stage: Stage,
+) -> None:
+    check_queue(stage)
+    ended = {"status": "aborted", "concluded": True, "in_flight": False}
+    Run.objects.filter(run_id="first").update(concluded_at=NOW - 30 * MINUTE, **ended)
+    Run.objects.filter(run_id="ahead").update(concluded_at=NOW, **ended)
+    overdue_checker.check_runs(NOW + MINUTE)
+    assert Run.objects.get(run_id="second").turn_since == NOW
+
+
+@pytest.mark.parametrize("policy", ["allow", "forbid", "replace"])
+def test_clock_of_a_queued_run_starts_at_its_creation_where_no_run_waits_for_another(
+    policy: str, stage: Stage
+) -> None:
+    assert check_queue(stage, policy, started_at=NOW)["second"] == "queue"
+    assert Run.objects.get(run_id="second").turn_since == NOW - HOUR
+
+
+def severity(run: Run) -> int:
+    run.refresh_from_db()
+    return run.overdue_severity
+
+
+def test_run_that_hangs_gets_no_milder_by_a_longer_typical_duration(stage: Stage) -> None:
+    timing = factories.timing(stage, observed_run_median=300, observed_run_p95=300)
+    run = factories.run(stage, status="running", started_at=NOW - 59 * MINUTE)
+    overdue_checker.check_runs(NOW)
+    assert severity(run) == Severity.CRITICAL
+    StageTiming.objects.filter(pk=timing.pk).update(observed_run_median=None, observed_run_p95=None)
+    overdue_checker.check_runs(NOW + 9 * MINUTE)
+    assert severity(run) == Severity.CRITICAL
+    StageTiming.objects.filter(pk=timing.pk).update(override_run_median=7200)
+    overdue_checker.check_runs(NOW + 10 * MINUTE)
+    assert severity(run) == Severity.OK
+
+
+def tree_at_step(since: datetime) -> Any:
+    step = factories.node("JobRun", label="migrate", ref="migrate", started_at=since)
+    return msgspec.to_builtins(factories.node("Workflow", steps=(step,)))
+
+
+_SECONDS = st.none() | st.integers(1, 20_000)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 90), _SECONDS, _SECONDS, st.booleans()), min_size=2, max_size=8
+    )
+)
+def test_severity_falls_only_when_the_run_itself_changes(
+    stage: Stage, history: list[tuple[int, int | None, int | None, bool]]
+) -> None:
+    Run.objects.all().delete()
+    run = factories.run(stage, status="running", started_at=NOW, steps=tree_at_step(NOW))
+    timing = StageTiming.objects.get_or_create(stage=stage)[0]
+    moment, before = NOW, 0
+    for minutes, run_seconds, step_seconds, is_next_step in history:
+        moment += minutes * MINUTE
+        known_step = {"migrate": [step_seconds, step_seconds]} if step_seconds else {}
+        StageTiming.objects.filter(pk=timing.pk).update(
+            observed_run_median=run_seconds, observed_run_p95=run_seconds, observed_steps=known_step
+        )
+        if is_next_step:
+            Run.objects.filter(pk=run.pk).update(steps=tree_at_step(moment))
+        overdue_checker.check_runs(moment)
+        assert is_next_step or severity(run) >= before
+        before = severity(run)
 
 
 def test_run_is_blocked_by_no_younger_run_and_by_none_of_another_stage(stage: Stage) -> None:
@@ -486,7 +578,7 @@ def test_run_is_blocked_by_no_younger_run_and_by_none_of_another_stage(stage: St
         ("", "pending", True),
         ("allow", "queued", False),
         ("forbid", "pending", False),
-        ("forbid", "queued", True),
+        ("forbid", "queued", False),
         ("replace", "pending", False),
         ("latest", "pending", True),
     ],

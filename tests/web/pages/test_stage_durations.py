@@ -118,7 +118,7 @@ def test_override_is_shown_in_run_rows_at_once(
     timing: StageTiming,
     run: Run,
 ) -> None:
-    factories.change(run, **observed)
+    factories.change(run, turn_since=run.created_at, **observed)
 
     def typical_texts() -> str:
         return " ".join(
