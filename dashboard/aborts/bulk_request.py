@@ -5,6 +5,7 @@ comes.
 """
 
 from collections.abc import Collection, Iterable
+from operator import attrgetter
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,7 @@ from dashboard.aborts.request import (
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import BulkAbort, BulkAbortItem, Run
+from dashboard.runs.overdue import NOT_STARTED_STATUSES
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ def request_bulk_abort(
     *,
     typed_count: str = "",
 ) -> BulkAbort:
-    """Record a bulk abort of runs, in the given order, and return it.
+    """Record a bulk abort of runs and return it: of each stage the queued runs first, newest first.
 
     Idempotent: the same `idempotency_key` returns the first bulk abort. Runs the user may not view
     are left out. `typed_count` is the number of `run_keys` as the user typed it, see
@@ -71,12 +73,25 @@ def request_bulk_abort(
             )
             BulkAbortItem.objects.bulk_create(
                 BulkAbortItem(bulk_abort=bulk_abort, position=position, run=run)
-                for position, run in enumerate(runs, start=1)
+                for position, run in enumerate(_queues_from_their_end(runs), start=1)
             )
     except IntegrityError:  # a concurrent request with the same key was faster
         return BulkAbort.objects.get(key=idempotency_key)
     log.info("abort.bulk_requested", runs=len(runs), by=bulk_abort.username, reason=reason)
     return bulk_abort
+
+
+def _queues_from_their_end(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs by stage, in an order in which no abort lets another of the runs start."""
+    by_stage: dict[int, list[Run]] = {}
+    for run in runs:
+        by_stage.setdefault(run.stage_id, []).append(run)
+    ordered = []
+    for stage_runs in by_stage.values():
+        queued = [run for run in stage_runs if run.status in NOT_STARTED_STATUSES]
+        ordered += sorted(queued, key=attrgetter("created_at", "pk"), reverse=True)
+        ordered += [run for run in stage_runs if run.status not in NOT_STARTED_STATUSES]
+    return ordered
 
 
 def count_required(runs: Collection[Run]) -> bool:

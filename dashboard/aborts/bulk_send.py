@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.db import transaction
+from django.db.models import Case, When
 from django.utils.translation import gettext as _
 
 from dashboard.aborts.request import (
@@ -31,6 +32,7 @@ from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult, Via
 from dashboard.models.runs import mark_changed
 from dashboard.runs import removals
+from dashboard.runs.overdue import NOT_STARTED_STATUSES
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection, get_connection
 
@@ -41,6 +43,9 @@ PROBE_TIMEOUT = timedelta(seconds=20)
 
 # Renewed for each item. Longer than one abort takes: Northflank's response and reads of the run.
 BULK_LEASE = timedelta(seconds=45)
+# Queued runs are aborted before those ahead of them, which would let them start. It must not keep
+# the runs that do harm waiting for longer.
+MAX_QUEUE_TIME = timedelta(seconds=20)
 POLL_INTERVAL = 0.5  # seconds between checks while a bulk abort has to wait
 
 running_tasks: dict[int, asyncio.Task[None]] = {}
@@ -100,7 +105,7 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
         bulk_abort = open_bulk_aborts.select_for_update().first()
         if bulk_abort is None:
             return TurnResult(is_finished=True)
-        item = bulk_abort.items.filter(result=BulkAbortItemResult.WAITING).first()
+        item = _next_item(bulk_abort, now)
         if item is None:
             open_bulk_aborts.update(settled_at=now)
             return TurnResult(is_finished=True)
@@ -113,6 +118,15 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
             if unanswered_aborts.exists() or _pause_end(now):
                 return TurnResult(is_waiting=True)
         return TurnResult(abort_pk=_create_abort(bulk_abort, item, stop_reason))
+
+
+def _next_item(bulk_abort: BulkAbort, now: datetime) -> BulkAbortItem | None:
+    """Return the next run: in order, but after MAX_QUEUE_TIME those that have started first."""
+    waiting = bulk_abort.items.filter(result=BulkAbortItemResult.WAITING)
+    if now - bulk_abort.requested_at > MAX_QUEUE_TIME:
+        is_queued = When(run__status__in=NOT_STARTED_STATUSES, then=1)
+        waiting = waiting.order_by(Case(is_queued, default=0), "position")
+    return waiting.first()
 
 
 def pause_end(bulk_abort: BulkAbort, now: datetime) -> datetime | None:

@@ -172,14 +172,15 @@ def test_bulk_abort_continues_in_background_after_request(
 def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
     live: Live, runs: list[Run], manager: User
 ) -> None:
-    live.sandbox.faults = [parse_fault(f"reset-after:5@{runs[1].run_id}/abort")]
     batch = request_bulk(runs, manager)
+    first, second, *_ = batch.items.values_list("run__run_id", flat=True)
+    live.sandbox.faults = [parse_fault(f"reset-after:5@{second}/abort")]
     start(live, batch)
-    wait_until(lambda: live.sandbox.abort_request_counts[runs[1].run_id])
+    wait_until(lambda: live.sandbox.abort_request_counts[second])
     live.run(cancel_tasks)
     assert results(batch) == ["abort", "abort", "waiting", "waiting", "waiting"]
     reconcile(live)
-    assert sent_run_ids(live) == [run.run_id for run in runs[:2]]  # its lease is still valid
+    assert sent_run_ids(live) == [first, second]  # its lease is still valid
     release_all_leases()
     reconcile(live)
     wait_until(lambda: is_settled(batch))

@@ -1,9 +1,11 @@
 """Requests for bulk aborts: what they check."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.aborts.bulk_request import MAX_RUNS, TooManyRuns, WrongCount
@@ -20,11 +22,31 @@ from tests.support.live_runs import (
     stage,
 )
 
+SECOND = timedelta(seconds=1)
 
-def test_bulk_abort_keeps_given_order_without_duplicates(live: Live, manager: User) -> None:
-    runs = [create_run_in_flight(live) for _ in range(3)]
+
+def test_bulk_abort_of_runs_in_progress_keeps_given_order_without_duplicates(
+    manager: User,
+) -> None:
+    runs = [factories.run(factories.stage()) for _ in range(3)]
     batch = request_bulk([runs[2], runs[0], runs[1], runs[2]], manager)
     assert list(batch.items.values_list("run", flat=True)) == [runs[2].pk, runs[0].pk, runs[1].pk]
+
+
+def test_bulk_abort_clears_each_queue_from_its_end(manager: User) -> None:
+    production, staging = factories.stage(), factories.stage("Staging")
+    now = timezone.now()
+    runs = [
+        factories.run(production, "running", created_at=now),
+        factories.run(production, "queued-1", status="queued", created_at=now + SECOND),
+        factories.run(staging, "other"),
+        factories.run(production, "queued-2", status="queued", created_at=now + 2 * SECOND),
+    ]
+    batch = request_bulk(runs, manager)
+    assert list(batch.items.values_list("run__run_id", flat=True)) == [
+        *("queued-2", "queued-1", "running"),
+        "other",
+    ]
 
 
 def test_bulk_abort_request_sends_nothing(live: Live, runs: list[Run], manager: User) -> None:

@@ -113,6 +113,19 @@ def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User)
     assert (abort.via, abort.token_name, abort.state) == ("api", "ci", "requested")
 
 
+@pytest.mark.parametrize(("after", "run_id"), [(20, "queued"), (21, "running")])
+def test_turn_is_that_of_a_run_in_progress_once_the_queue_has_taken_too_long(
+    after: float, run_id: str, manager: User
+) -> None:
+    runs = [
+        factories.run(factories.stage(), "running"),
+        factories.run(factories.stage(), "queued", status="queued"),
+    ]
+    batch = create_bulk_abort(runs, manager)
+    take_turn_at(batch, after=after)
+    assert Abort.objects.get().run.run_id == run_id
+
+
 def test_turn_waits_while_previous_abort_is_unanswered(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     take_turn_at(batch)

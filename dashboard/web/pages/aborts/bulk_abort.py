@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard.aborts.bulk_send import pause_end
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, BulkAbortItem, Run
+from dashboard.models import Abort, BulkAbortItem, Run, Work
 from dashboard.web.components import macros, tab_title
 from dashboard.web.components.aborts import abort_log, bulk_abort_rows
 from dashboard.web.components.aborts.bulk_abort_rows import BulkAbortRow
@@ -82,10 +82,17 @@ class BulkAbortPage(Page):
         return _parts(item for item in self.row.items if item.run_id in changed)
 
     def _summary(self) -> dict[str, Any]:
-        """Return the bulk abort, and the pause after which the waiting runs are aborted."""
+        """Return the bulk abort, the end of a pause, and the jobs and builds that still run."""
         row = self.row
         paused_until = pause_end(row.bulk_abort, self.snapshot.now) if row.is_waiting else None
-        return {"row": row, "paused_until": paused_until}
+        aborted = [item.run for item in row.items if item.abort_id]
+        works = Work.objects.running().filter(run__in=aborted, run__in_flight=False)
+        run_of_key = {run.pk: run for run in aborted}
+        left_running = [
+            {"name": work.name, "run_url": links.run_url(run_of_key[work.run_id])}
+            for work in works.filter(is_probable=False).exclude(status="").order_by("pk")
+        ]
+        return {"row": row, "paused_until": paused_until, "left_running": left_running}
 
 
 def _parts(items: Iterable[BulkAbortItem]) -> list[LivePart]:

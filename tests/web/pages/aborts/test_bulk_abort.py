@@ -158,6 +158,20 @@ def test_bulk_abort_page_shows_summary_counts(
     assert select_one(html, "noscript meta").attributes["http-equiv"] == "refresh"
 
 
+def test_bulk_abort_page_links_to_each_job_that_still_runs(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager, "abort", "abort")
+    first, second, third = run_in_each_stage
+    factories.work(first)
+    factories.work(second, concluded=True)
+    factories.work(third)
+    Run.objects.update(in_flight=False, concluded=True, status="aborted")
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    links = [(text_of(link), link.attributes["href"]) for link in html.css("[data-left-running] a")]
+    assert links == [("migrate-j1", f"{factories.address(first)}#left-running")]
+
+
 def test_bulk_abort_rows_show_result_and_link_to_run(
     get_page: GetPage, run_in_each_stage: list[Run], manager: User
 ) -> None:
