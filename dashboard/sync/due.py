@@ -37,6 +37,7 @@ from dashboard.db.prepared import (
     update_row,
 )
 from dashboard.models import Abort, CatalogSync, RateBudget, ReadRequest, Run, Stage, Work
+from dashboard.runs.overdue import NOT_STARTED_STATUSES
 from dashboard.sync import plan as rules
 from dashboard.sync import read_plan, schedule
 from dashboard.sync.read_plan import ReadPlan
@@ -118,6 +119,19 @@ def has_event(stage: Stage) -> bool:
     """Return whether a webhook event concerns a stage since its last read."""
     event_at, read_at = stage.last_release_event_at, stage.synced_at
     return event_at is not None and (read_at is None or event_at > read_at)
+
+
+def decides_by_flow(stage: Stage, now: datetime) -> bool:
+    """Return whether a stage's release flow matters now.
+
+    Its concurrency policy says which of its queued runs wait, and pages show it.
+    """
+    viewed = (stage.last_viewed_at, stage.pipeline.last_viewed_at)
+    if any(schedule.is_watched(viewed_at, now) for viewed_at in viewed):
+        return True
+    watched = Q(last_viewed_at__gt=now - schedule.WATCHED_FOR)
+    queued = Q(status__in=NOT_STARTED_STATUSES)
+    return Run.objects.tracked().filter(watched | queued, stage=stage.pk).exists()
 
 
 def find_runs(

@@ -133,7 +133,8 @@ class StageJob(ReadJob[Stage]):
         if self.is_new:
             await self._read_new(reader, moment)
             return
-        if schedule.is_flow_due(stage.has_flow, stage.flow_synced_at, _interval(stage), moment):
+        is_decisive = await run_in_db_thread(due.decides_by_flow, stage, moment)
+        if schedule.is_flow_due(stage, moment, is_decisive=is_decisive):
             await self._read_flow(reader, moment)
         if stage.has_flow:
             # Not after a failure, which may be that of an older page.

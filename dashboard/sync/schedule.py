@@ -10,10 +10,12 @@ NO_FLOW_GRACE = timedelta(days=1)
 # How often the release flow of a stage without one is looked for while somebody watches the stage.
 WATCHED_FLOW_INTERVAL = timedelta(minutes=5)
 STUCK_ABORT_AGE = timedelta(minutes=10)  # after which a run with an open abort is read less often
-# Release flows are read again with every so many reads of their stage, and older runs, until all
-# are here; but no more often than at these intervals.
-FLOW_READS, FLOW_INTERVAL = 24, timedelta(hours=6)
+# How often a release flow is read again: one that decides something, and any other.
+FLOW_INTERVAL, IDLE_FLOW_INTERVAL = timedelta(hours=6), timedelta(days=1)
+# Older runs are read with every so many reads of their stage, until all are here; but no more often
+# than at this interval.
 HISTORY_READS, HISTORY_INTERVAL = 4, timedelta(minutes=10)
+FLOW_SPREAD = 10_007.0  # seconds between the daily reads of two stages that follow each other
 NO_FLOW_INTERVAL = timedelta(hours=6)  # how often a stage without one is looked at
 
 # Share of the rate for stages with a gap: missing data is worse than slightly older data.
@@ -80,17 +82,31 @@ def is_idle_without_flow(
     return has_flow is False and not is_expected
 
 
-def is_flow_due(
-    has_flow: bool | None, synced_at: datetime | None, interval: timedelta, now: datetime
-) -> bool:
-    """Return whether to read the release flow of a stage, read at this interval; it was last read
-    at `synced_at`.
+class FlowState(ReadTimes, Protocol):
+    """The fields of a stage that decide whether its release flow is read."""
 
-    A stage without a flow is read for this check only.
+    @property
+    def pk(self) -> int: ...
+    @property
+    def flow_synced_at(self) -> datetime | None: ...
+
+
+def is_flow_due(stage: FlowState, now: datetime, *, is_decisive: bool) -> bool:
+    """Return whether to read the release flow of a stage whose runs are read now.
+
+    `is_decisive`: runs queue in the stage, or somebody looks at it or at one of its runs. Others
+    are read once a day, spread over the day. A stage without a flow, or that may have none, is read
+    for this check.
     """
-    if synced_at is None or has_flow is False:
+    if not stage.has_flow:
         return True
-    return now - synced_at >= max(FLOW_INTERVAL, FLOW_READS * interval)
+    if is_decisive:
+        return stage.flow_synced_at is None or now - stage.flow_synced_at >= FLOW_INTERVAL
+    if stage.synced_at is None:
+        return False
+    day, offset = IDLE_FLOW_INTERVAL.total_seconds(), stage.pk * FLOW_SPREAD
+    days = [(moment.timestamp() + offset) // day for moment in (stage.synced_at, now)]
+    return days[0] != days[1]
 
 
 def is_history_due(read_at: datetime | None, interval: timedelta, now: datetime) -> bool:

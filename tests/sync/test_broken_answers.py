@@ -53,7 +53,11 @@ def read_all(world: World, *faults: str, times: int = 1) -> None:
     for _ in range(times):
         CatalogSync.objects.update(next_sync_at=LONG_AGO)
         now = timezone.now()
-        last_read = {"synced_at": now - timedelta(hours=1), "fresh_until": now}
+        last_read = {
+            "synced_at": now - timedelta(hours=1),
+            "fresh_until": now,
+            "last_viewed_at": now,
+        }
         stage.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO, **last_read)
         Run.objects.in_flight().filter(stage__in=stage).update(next_detail_sync_at=LONG_AGO)
         Stage.objects.exclude(error="").update(next_sync_at=LONG_AGO)  # and whatever has failed

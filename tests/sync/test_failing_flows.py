@@ -16,7 +16,7 @@ FLOW = "@GET /v1/projects/payments/pipelines/ledger/release-flows/production$"
 def make_flow_due(world: World) -> None:
     """Make due ledger's Production alone, with its release flow."""
     Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1))
-    PRODUCTION.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO)
+    PRODUCTION.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO, last_viewed_at=timezone.now())
     Run.objects.update(next_detail_sync_at=None)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard.models import Stage
 from dashboard.sync import schedule
 from tests.support.world import T0, at
 
@@ -31,18 +32,36 @@ def test_stage_without_flow_is_hardly_read_unless_one_may_come(
 
 
 @pytest.mark.parametrize(
-    ("has_flow", "synced_ago", "due"),
+    ("has_flow", "synced_ago", "is_decisive", "due"),
     [
-        (True, None, True), (None, None, True), (True, 11 * HOURS, False), (True, 12 * HOURS, True),
-        (False, None, True), (False, 0, True),  # it is read for this alone
+        (None, None, False, True), (False, None, False, True), (False, 0, False, True),
+        (True, None, True, True), (True, None, False, False),
+        (True, 5 * HOURS, True, False), (True, 6 * HOURS, True, True),
+        (True, 20 * HOURS, False, False),
     ],
 )  # fmt: skip
-def test_flow_is_due_with_every_24th_read(
-    has_flow: bool | None, synced_ago: float | None, due: bool
+def test_flow_is_due_where_it_decides_something(
+    has_flow: bool | None, synced_ago: float | None, is_decisive: bool, due: bool
 ) -> None:
     synced_at = None if synced_ago is None else at(-synced_ago)
-    interval = timedelta(minutes=30)
-    assert schedule.is_flow_due(has_flow, synced_at, interval, T0) is due
+    stage = Stage(pk=1, has_flow=has_flow, flow_synced_at=synced_at, synced_at=at(-60))
+    assert schedule.is_flow_due(stage, T0, is_decisive=is_decisive) is due
+
+
+def test_other_flows_are_read_once_a_day_spread_over_the_day() -> None:
+    due_at = {
+        minute: sum(
+            schedule.is_flow_due(
+                Stage(pk=pk, has_flow=True, synced_at=at(60 * (minute - 10))),
+                at(60 * minute),
+                is_decisive=False,
+            )
+            for pk in range(1, 289)
+        )
+        for minute in range(0, 24 * 60, 10)
+    }
+    assert sum(due_at.values()) == 288
+    assert max(due_at.values()) <= 4
 
 
 def test_run_history_is_not_due_at_first_read() -> None:
