@@ -8,7 +8,7 @@ from pytest_django import Settings
 from dashboard.models import NoticeRule, Run
 from dashboard.models.notices import NoticeEvent
 from tests.support import factories
-from tests.support.browser import OpenPage, set_hidden, wait_for_viewers
+from tests.support.browser import OpenPage, record_requests, set_hidden, wait_for_viewers
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -56,8 +56,7 @@ def test_page_in_the_background_tells_once_when_its_run_ends(
     tell_button(page).click()
     expect(tell_button(page)).to_have_text("Do not tell me", use_inner_text=True)
     expect(page.locator("#announcements")).to_contain_text("This browser tells you")
-    urls: list[str] = []
-    page.on("request", lambda request: urls.append(request.url))
+    urls = record_requests(page)
     set_hidden(page, True)
     factories.change(run, status="retrying")
     expect(page.locator("[data-badge]").first).to_have_text("Retrying")
