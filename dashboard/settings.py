@@ -387,7 +387,9 @@ POSTGRESQL_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
 _given_url = _secret("DATABASE_URL")
 DATABASE_IS_DEFAULT = not _given_url
 # Sandbox and Northflank data never share a default file: `serve` has one for each scenario.
-_default_url = f"sqlite:///{VAR_DIR}/{'sandbox-everyday' if SANDBOX else 'dashboard'}.sqlite3"
+_default_url = (
+    f"sqlite:///{VAR_DIR}/{'sandbox-stuck-production' if SANDBOX else 'dashboard'}.sqlite3"
+)
 _database_url = _given_url or _default_url
 _scheme, _colon, _ = _database_url.partition(":")
 _database: dict[str, Any] = {}

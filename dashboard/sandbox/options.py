@@ -16,7 +16,7 @@ from .scenarios import SCENARIOS
 class Options:
     token: str = "sandbox"
     seed: int = 1
-    scenario: str = "everyday"
+    scenario: str = "stuck-production"
     opened_at: int | None = None
     """In seconds since 1970, like `schedule_origin`; None: when the sandbox starts."""
     schedule_origin: int = 0

@@ -208,7 +208,7 @@ def test_repeated_abort_gives_same_answer_and_is_counted(sandbox_server: Sandbox
 
 def choose(sandbox_server: SandboxServer, **choices: str) -> None:
     names = {name.strip("_").replace("_", "-"): value for name, value in choices.items()}
-    sandbox_server.configure(Options(choices=names))
+    sandbox_server.configure(Options(scenario="everyday", choices=names))
 
 
 def creation_times(sandbox_server: SandboxServer) -> list[str]:

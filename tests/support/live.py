@@ -154,6 +154,7 @@ def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Opt
     """
     now = int(time.time())
     return sandbox.Options(
+        scenario="everyday",
         rate_limit=rate_limit,
         rate_window_seconds=rate_window,
         opened_at=now,

@@ -38,7 +38,7 @@ class SandboxServer:
         self.client = client
         self.url = url
         self.clock = Clock()
-        self.configure(Options())
+        self.configure(Options(scenario="everyday"))
 
     def configure(self, options: Options) -> Sandbox:
         """Restart with other options."""
