@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed
+from django.utils.log import log_response
 
 # A request by one of these changes nothing that anybody asked for (RFC 9110); Django checks no
 # token against forged forms for them.
@@ -16,7 +17,10 @@ def refuse_trace(
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.method == "TRACE":
-            return HttpResponseNotAllowed(["GET", "HEAD", "OPTIONS", "POST"])
+            response = HttpResponseNotAllowed(["GET", "HEAD", "OPTIONS", "POST"])
+            # Without the path: no other refusal is answered as fast.
+            log_response("Method Not Allowed (TRACE)", response=response, request=request)
+            return response
         return get_response(request)
 
     return middleware

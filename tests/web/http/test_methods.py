@@ -51,6 +51,13 @@ def test_trace_is_refused_at_every_address(path: str, client: Client, db: None) 
     assert answer["Allow"]
 
 
+def test_refused_trace_takes_one_line_without_the_path(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.trace(f"/{'x' * 300}")
+    assert caplog.messages == ["Method Not Allowed (TRACE)"]
+
+
 @pytest.mark.parametrize(
     "path",
     [
