@@ -4,12 +4,15 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD_BYTES = 32_768  # of the request line and all headers; else anybody could fill the memory
+# Of the request line and all headers, and of trailers; else anybody could fill the memory.
+MAX_HEAD_BYTES = 32_768
 REQUEST_SECONDS = 30.0  # for a whole request; else anybody could hold every connection
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """Refuses a large head (431), and a request that is not complete in time (408).
+
+    Trailers are dropped: uvicorn would add them to the headers, where a `Cookie` signs in.
 
     The time runs from the start of the connection or the end of the previous answer, so that
     neither streams nor slow pages are limited.
@@ -35,7 +38,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
-        if not self._is_head_complete and self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
@@ -43,13 +46,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.client:
             self.scope["peer"] = self.client[0]  # type: ignore[typeddict-unknown-key]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_head_complete:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._is_head_complete = True
         head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if head_bytes > MAX_HEAD_BYTES:
             self._refuse(b"431 Request Header Fields Too Large")
         else:
             super().on_headers_complete()
+            self._is_head_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._head_bytes = 0  # trailers have the limit to themselves
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -71,7 +82,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._timer.cancel()
 
     def _end_late_request(self) -> None:
-        if self._head_bytes and not (self.cycle and self.cycle.response_complete):
+        if self._head_bytes or self._is_head_complete:
             self._refuse(b"408 Request Timeout")
         else:
             self.transport.close()
@@ -80,7 +91,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._head_bytes, self._is_head_complete = 0, False
 
     def _refuse(self, status: bytes) -> None:
-        self.transport.write(
-            b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
-        )
+        # A refused body may go on after its response: a second one would answer nothing.
+        if not (self._is_head_complete and self.cycle.response_complete):
+            self.transport.write(
+                b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
+            )
         self.transport.close()

@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.auth.models import User
 
 from dashboard.asgi import MAX_BODY_BYTES
 from dashboard.server.http_protocol import MAX_HEAD_BYTES, REQUEST_SECONDS
 from tests.support.live import Live
+from tests.support.sessions import session_key
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -57,6 +59,26 @@ def test_endless_head_ends_the_connection(live: Live) -> None:
         with contextlib.suppress(ConnectionError):
             connection.sendall(HEAD + b"X: " + b"x" * 400_000)
         assert receive_all(connection)[:13] in {b"", b"HTTP/1.1 431 "}
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("body", [b"", b"1\r\nx\r\n"], ids=["empty", "body"])
+@pytest.mark.parametrize("trailers", [b"a:b\r\n", b"a" * 6], ids=["many", "one"])
+def test_large_trailers_are_refused(live: Live, body: bytes, trailers: bytes) -> None:
+    with connect(live.base_url) as connection:
+        connection.sendall(HEAD + CHUNKED + body)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"0\r\n" + trailers * MAX_HEAD_BYTES)
+        assert receive_all(connection)[:13] in {b"", b"HTTP/1.1 431 "}
+
+
+def test_trailer_is_no_header_of_its_request(live: Live, viewer: User) -> None:
+    trailer = b"0\r\nCookie: sessionid=%s\r\n\r\n" % session_key("viewer").encode()
+    with connect(live.base_url) as connection:
+        connection.sendall(b"GET /board/ HTTP/1.1\r\nHost: 127.0.0.1\r\n" + CHUNKED + trailer)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 302 ")
 
 
 def test_large_body_is_read_whatever_the_limit_of_the_head(live: Live) -> None:
