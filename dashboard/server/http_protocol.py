@@ -6,7 +6,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Of the request line and all headers, and of trailers; else anybody could fill the memory.
 MAX_HEAD_BYTES = 32_768
-REQUEST_SECONDS = 30.0  # for a whole request; else anybody could hold every connection
+# For a whole request, and until a connection's first; else anybody could hold every connection.
+REQUEST_SECONDS = 30.0
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -14,8 +15,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     Trailers are dropped: uvicorn would add them to the headers, where a `Cookie` signs in.
 
-    The time runs from the start of the connection or the end of the previous answer, so that
-    neither streams nor slow pages are limited.
+    The time runs from the first byte of the request or, if the previous response ends later, from
+    its end: neither streams nor slow pages are limited. A connection without a request is closed
+    after the same time, and one that waits for its next request after uvicorn's 5 seconds.
 
     The scope of each request also has `peer`: the address that has connected. uvicorn replaces
     `client` by what a proxy says in X-Forwarded-For, which proves nothing about who has sent the
@@ -43,6 +45,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if not self.cycle or self.cycle.response_complete:
+            self._start_timer()
         if self.client:
             self.scope["peer"] = self.client[0]  # type: ignore[typeddict-unknown-key]
 

@@ -115,6 +115,7 @@ def test_incomplete_request_ends_after_its_time_even_if_it_continues(live: Live)
     answered = HEAD + b"\r\n" + post + b"1000\r\n\r\nx"
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
+        late = stack.enter_context(connect(live.base_url))
         lines = [stack.enter_context(connect(live.base_url)) for _ in range(5)]
         head, body, after_answer, refused = lines[1:]  # nothing is sent by the first
         head.sendall(HEAD)
@@ -125,8 +126,12 @@ def test_incomplete_request_ends_after_its_time_even_if_it_continues(live: Live)
             for line in (head, body, after_answer, refused):
                 line.sendall(b"x")
             time.sleep(1)
+        late.sendall(HEAD)  # its own time begins now
         answers = [receive_all(line) for line in lines]
-    seconds = time.monotonic() - started
+        seconds = time.monotonic() - started
+        time.sleep(1)
+        late.sendall(b"\r\n")
+        assert late.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert [b" 408 " in answer for answer in answers] == [False, True, True, True, False]
     assert answers[0] == b""
     assert answers[4].startswith(b"HTTP/1.1 413 ")
