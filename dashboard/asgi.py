@@ -33,10 +33,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
 from dashboard.db.request_priority import request_priority
-from dashboard.web.http import webhook
+from dashboard.web.http import unread_requests, webhook
 from dashboard.web.http.database_outage import track_writes
 from dashboard.web.http.responses.deferred import Deferred  # after django.setup()
-from dashboard.web.http.responses.json_responses import ApiError, error_response
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -74,15 +73,9 @@ class PooledASGIHandler(ASGIHandler):
             body = await self._read_body(scope, receive)
         except RequestAborted:
             return
-        except RequestDataTooBig:
-            # Before any middleware, or anyone could fill the disk. The server drops the rest.
-            error = ApiError("too_large", "Request body too large.")
-            text = HttpResponse(
-                f"{error.message}\n", status=413, content_type="text/plain; charset=utf-8"
-            )
-            is_api = scope["path"].startswith("/api/")
-            await self.send_response(error_response(error) if is_api else text, send)
-            return
+        except RequestDataTooBig as error:
+            # `refuse_unread` refuses it, and the server drops the rest of the body.
+            body, scope = io.BytesIO(), {**scope, unread_requests.ERROR: error}
         scope = _with_full_path(scope)
         executor = self.executors.get(_without_prefix(scope["path"]), self.executor)
         with closing(body):
@@ -122,9 +115,10 @@ class PooledASGIHandler(ASGIHandler):
     async def _read_body(self, scope: dict[str, Any], receive: Receive) -> IO[bytes]:
         """Return the request body.
 
-        Raise RequestAborted if the client disconnects, and RequestDataTooBig as soon as the body
-        is known to exceed its limit. Django's own method writes a body of any size to disk before
-        a view can refuse it. Nothing is uploaded here, so every body gets the limit of a form.
+        Raise RequestAborted if the client disconnects, and
+        RequestDataTooBig as soon as the body is known to exceed its limit. Django's own method
+        writes a body of any size to disk before a view can refuse it. Nothing is uploaded here, so
+        every body gets the limit of a form.
         """
         headers, limit = dict(scope["headers"]), MAX_BODY_BYTES
         if _without_prefix(scope["path"]) == self.webhook_path:

@@ -223,6 +223,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "dashboard.web.http.responses.no_store.forbid_storing",  # first: also errors of the others
     "dashboard.web.http.methods.refuse_trace",
+    "dashboard.web.http.unread_requests.refuse_unread",
     "dashboard.web.http.health.answer_probes",  # before all that look at the host: probes use any
     "dashboard.web.live.metrics.answer_scrapes",  # the same
     "django.middleware.security.SecurityMiddleware",

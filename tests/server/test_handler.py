@@ -21,6 +21,7 @@ from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from dashboard.web.components.data_age import DataAge
 from tests.support import factories, handler_views
+from tests.support.html import HTMX
 from tests.support.live import Live
 from tests.support.live_runs import create_run_in_flight, submit_abort, wait_until
 from tests.support.stream import open_stream
@@ -220,6 +221,31 @@ def test_chunked_body_over_limit_is_rejected(anonymous_browser: httpx.Client) ->
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
     assert answer.status_code in {400, 413}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "kind", "text"),
+    [
+        ("/accounts/login/", {}, "text/html; charset=utf-8", "<h1>Request too large</h1>"),
+        ("/accounts/login/", HTMX, "text/plain; charset=utf-8", "Request too large."),
+        ("/hooks/northflank/", {}, "text/plain; charset=utf-8", "Request too large."),
+        ("/api/runs/", {}, "application/json", '"code":"too_large"'),
+    ],
+    ids=["page", "htmx", "webhook", "api"],
+)
+def test_body_over_limit_is_refused_in_the_form_of_the_address_with_one_line(
+    live: Live,
+    caplog: pytest.LogCaptureFixture,
+    address: str,
+    headers: dict[str, str],
+    kind: str,
+    text: str,
+) -> None:
+    answer = httpx.post(f"{live.base_url}{address}", content=b"x" * 70_000, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, kind)
+    assert text in answer.text
+    assert "content-security-policy" in answer.headers
+    assert caplog.messages == [f"Content Too Large: {address}"]
 
 
 @pytest.mark.parametrize(

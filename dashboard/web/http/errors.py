@@ -1,4 +1,4 @@
-"""Error pages: 400, 403, 404, 500 and 503."""
+"""Error pages: 400, 403, 404, 413, 500 and 503."""
 
 import sys
 from collections.abc import Sequence
@@ -7,12 +7,15 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
 from django.views import defaults
 
 from dashboard.db import health as db_health
 from dashboard.web.http import database_outage
 from dashboard.web.http.lookup import PageNotFound
 from dashboard.web.http.responses.htmx import is_htmx, text_response
+from dashboard.web.http.responses.json_responses import ApiError, error_response
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
@@ -20,6 +23,17 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     # Else the page's own check of CSRF would read the form again, and fail by it.
     request._mark_post_parse_error()  # type: ignore[attr-defined]  # as Django does for others
     return defaults.bad_request(request, exception, template_name="errors/400.html")
+
+
+def too_large(request: HttpRequest) -> HttpResponse:
+    """Return a 413 in the form of the address's other errors; Django logs it."""
+    if request.path_info.startswith("/api/"):
+        response = error_response(ApiError("too_large"))
+        response._has_been_logged = False  # type: ignore[attr-defined]
+        return response
+    if is_htmx(request) or request.path_info.startswith("/hooks/"):
+        return text_response(_("Request too large."), 413)
+    return HttpResponse(render_to_string("errors/413.html"), status=413)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -14,11 +14,10 @@ from django.utils import timezone
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
-from dashboard import asgi
 from dashboard.models import Run
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
 from dashboard.web.api import auth, openapi, params, queries, views
-from dashboard.web.http import database_outage
+from dashboard.web.http import database_outage, errors
 from dashboard.web.http.responses.json_responses import ERRORS
 from tests.support import factories
 from tests.support.api import CreateApiClient
@@ -99,6 +98,8 @@ def test_documented_scope_is_the_least_that_is_allowed(
 
 
 def test_every_error_that_is_documented_is_raised() -> None:
-    source = "".join(map(inspect.getsource, (asgi, auth, params, queries, database_outage, views)))
+    source = "".join(
+        map(inspect.getsource, (auth, params, queries, database_outage, errors, views))
+    )
     token_codes = {f"token_{status}" for status in TokenStatus if status is not TokenStatus.VALID}
     assert {code for code in ERRORS if f'"{code}"' not in source} <= token_codes

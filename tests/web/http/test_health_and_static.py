@@ -177,7 +177,7 @@ def test_abort_without_csrf_token_returns_403_page(run: Run, manager: User) -> N
 
 
 @pytest.mark.parametrize(
-    "template", ["errors/500.html", "errors/503.html", "errors/400.html", "errors/403_csrf.html"]
+    "template", [f"errors/{name}.html" for name in ("400", "403_csrf", "413", "500", "503")]
 )
 def test_error_page_renders_without_context(template: str) -> None:
     from selectolax.lexbor import LexborHTMLParser
