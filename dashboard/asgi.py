@@ -19,9 +19,9 @@ from typing import IO, Any, cast
 import django
 from django.conf import settings
 from django.core import signals
-from django.core.exceptions import RequestAborted, RequestDataTooBig
+from django.core.exceptions import BadRequest, RequestAborted, RequestDataTooBig
 from django.core.handlers import base
-from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -46,8 +46,25 @@ MAX_WEBHOOK_BYTES = 256 * 1024  # with the webhook's token
 _BODY_HEADERS = {"Content-Length", "Content-Type"}  # not copied from a deferred response
 
 
+class Request(ASGIRequest):
+    """Django's, with a Content-Type that Django cannot decode as its read error."""
+
+    def _set_content_type_params(self, meta: dict[str, Any]) -> None:
+        try:
+            super()._set_content_type_params(meta)  # type: ignore[misc]  # django-stubs lack it
+            # Django decodes such a form by any codec, such as `hex`, which fails later.
+            is_multipart = self.content_type == "multipart/form-data"
+            if is_multipart and (self.encoding or "utf-8").lower() != "utf-8":
+                raise BadRequest("Forms must be UTF-8.")
+        except (BadRequest, ValueError) as error:
+            self.content_type, self.content_params = "", {}
+            self.scope = {**self.scope, unread_requests.ERROR: error}
+
+
 class PooledASGIHandler(ASGIHandler):
     """ASGI application that handles each request on one of `threads` threads."""
+
+    request_class = Request
 
     def __init__(self, threads: int | None = None) -> None:
         base.BaseHandler.__init__(self)
@@ -73,7 +90,7 @@ class PooledASGIHandler(ASGIHandler):
             body = await self._read_body(scope, receive)
         except RequestAborted:
             return
-        except RequestDataTooBig as error:
+        except (BadRequest, RequestDataTooBig) as error:
             # `refuse_unread` refuses it, and the server drops the rest of the body.
             body, scope = io.BytesIO(), {**scope, unread_requests.ERROR: error}
         scope = _with_full_path(scope)
@@ -115,7 +132,7 @@ class PooledASGIHandler(ASGIHandler):
     async def _read_body(self, scope: dict[str, Any], receive: Receive) -> IO[bytes]:
         """Return the request body.
 
-        Raise RequestAborted if the client disconnects, and
+        Raise RequestAborted if the client disconnects, BadRequest if the length is no number, and
         RequestDataTooBig as soon as the body is known to exceed its limit. Django's own method
         writes a body of any size to disk before a view can refuse it. Nothing is uploaded here, so
         every body gets the limit of a form.
@@ -125,7 +142,11 @@ class PooledASGIHandler(ASGIHandler):
             token = headers.get(webhook.TOKEN_HEADER.lower().encode(), b"").decode("latin1")
             if webhook.is_valid_token(token):
                 limit = MAX_WEBHOOK_BYTES
-        if int(headers.get(b"content-length", 0)) > limit:
+        try:
+            length = int(headers.get(b"content-length", 0))
+        except ValueError as error:  # Python converts 4,300 digits at most
+            raise BadRequest("Invalid Content-Length header.") from error
+        if length > limit:
             raise RequestDataTooBig
         body = io.BytesIO()
         more_body = True

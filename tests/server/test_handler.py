@@ -223,6 +223,31 @@ def test_chunked_body_over_limit_is_rejected(anonymous_browser: httpx.Client) ->
     assert answer.status_code in {400, 413}
 
 
+@pytest.mark.parametrize("address", ["/healthz", "/accounts/login/"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "0" * 5000},
+        {"Content-Type": "a/b;" + "x" * 20_000},
+        {"Content-Type": "a/b; x*=bogus''%41"},
+        {"Content-Type": "a/b; x*=idna''%41"},
+        {"Content-Type": "multipart/form-data; boundary=b; charset=hex"},
+    ],
+    ids=["length", "long", "unknown_encoding", "failing_encoding", "charset"],
+)
+def test_invalid_header_is_rejected_with_one_line(
+    live: Live, caplog: pytest.LogCaptureFixture, address: str, headers: dict[str, str]
+) -> None:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    answer = send_raw(
+        live,
+        f"POST {address} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{lines}\r\n".encode(),
+    )
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert caplog.messages == [f"Bad Request: {address}"]
+    assert b"content-security-policy" in answer
+
+
 @pytest.mark.parametrize(
     ("address", "headers", "kind", "text"),
     [
