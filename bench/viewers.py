@@ -33,8 +33,8 @@ from tables import Table, format_quantiles, quantile
 
 CHANGE_TIME = re.compile(rb"stamp-(\d+)")  # in the step of a changed run, in ns of time.monotonic
 PAGE = "/projects/shop/pipelines/storefront/release-flows/development/"
-STREAMS_PER_SESSION, STREAMS_PER_ACCOUNT = 50, 500  # the limits of web/live/hub.py
-ACCOUNTS = 10
+STREAMS_PER_ACCOUNT = 50  # the limit of web/live/hub.py
+ACCOUNTS = 100
 CREATE_ACCOUNTS = f"""
 from django.contrib.auth.models import User
 for number in range({ACCOUNTS}):
@@ -143,7 +143,7 @@ class ViewerGroup:
     def __init__(self, url: str, stage_key: str, max_viewers: int) -> None:
         self.stage_key = stage_key
         assert max_viewers <= ACCOUNTS * STREAMS_PER_ACCOUNT, "more viewers than a process serves"
-        count = math.ceil(max_viewers / STREAMS_PER_SESSION)
+        count = math.ceil(max_viewers / STREAMS_PER_ACCOUNT)
         self.browsers = [Browser(url) for _ in range(count)]  # each with a session of its own
         for number, browser in enumerate(self.browsers):
             browser.sign_in(f"viewer-{number % ACCOUNTS}")
@@ -162,10 +162,10 @@ class ViewerGroup:
         """Open streams since this version until there are `size`; discard earlier latencies."""
         loop = asyncio.get_running_loop()
         while len(self.viewers) < size:
-            browser = self.browsers[len(self.viewers) // STREAMS_PER_SESSION]
+            browser = self.browsers[len(self.viewers) // STREAMS_PER_ACCOUNT]
             request = self._build_request(browser, since)
             host, _, port = browser.host.rpartition(":")
-            session_capacity = STREAMS_PER_SESSION - len(self.viewers) % STREAMS_PER_SESSION
+            session_capacity = STREAMS_PER_ACCOUNT - len(self.viewers) % STREAMS_PER_ACCOUNT
             await asyncio.gather(
                 *(
                     loop.create_connection(

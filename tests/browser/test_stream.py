@@ -403,17 +403,22 @@ def test_right_that_changed_while_the_page_was_in_the_background_is_shown(
 
 
 @pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize("status", [429, 503])
 def test_page_without_stream_falls_back_to_polling(
-    run: Run, live: Live, sign_in: OpenPage, ignored_console_errors: list[str]
+    run: Run, live: Live, sign_in: OpenPage, ignored_console_errors: list[str], status: int
 ) -> None:
-    ignored_console_errors.append("the server responded with a status of 503")
-    live.end_streams()
+    ignored_console_errors.append(f"the server responded with a status of {status}")
+    if status == 429:
+        live.feed.hub.max_streams_per_account = 0
+    else:
+        live.end_streams()
     page = sign_in("viewer")
     install_clock(page, condition="isHtmxStarted")
     set_reload_mark(page)
     factories.change(run, status="retrying")
     advance_time(page, POLLING_FALLBACK_SECONDS)
     expect(page.locator(badge(page))).to_have_text("Retrying")
+    expect(page.locator("#notices .notice")).to_have_count(0)
     assert has_reload_mark(page)
 
 

@@ -51,7 +51,7 @@ class Hub[Channel: Hashable, Session: Hashable]:
 
     # Of one process. A page without a stream refreshes itself at intervals.
     max_streams = 5_000
-    max_streams_per_account = 500
+    max_streams_per_account = 50
 
     def __init__(self, account_of: Callable[[Session], Hashable] = lambda session: session) -> None:
         self._account_of = account_of
