@@ -80,10 +80,11 @@ class Hub[Channel: Hashable, Session: Hashable]:
 
     @contextmanager
     def subscribe(self, channel: Channel, session: Session) -> Iterator[Viewer[Session]]:
-        """Subscribe a viewer to a channel until the block ends."""
+        """Subscribe a viewer to a channel until the block ends; above a limit, its stream ends."""
         lifetime = random.uniform(*STREAM_LIFETIME)  # noqa: S311
         viewer = Viewer(session, asyncio.get_running_loop().time() + lifetime)
-        if self._is_closed:
+        # Several streams may have been opened since `is_full` was asked.
+        if self._is_closed or self.is_full(session):
             viewer.close()
         viewers = self._viewers.setdefault(channel, set())
         viewers.add(viewer)

@@ -93,6 +93,8 @@ async def test_hub_is_full_for_an_account_with_many_streams_in_many_sessions() -
             assert not hub.is_full(("ada", number))
             stack.enter_context(hub.subscribe("a", ("ada", number)))
         assert (hub.is_full(("ada", -1)), hub.is_full(("grace", -1))) == (True, False)
+        with hub.subscribe("a", ("ada", -1)) as late:  # opened in the same moment as the last one
+            assert await asyncio.wait_for(late.next(), 1) is None
     assert not hub.is_full(("ada", -1))
 
 
