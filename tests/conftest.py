@@ -20,6 +20,7 @@ from django.db import connection
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter
+from dashboard.sync.webhooks import events as webhook_events
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
@@ -192,6 +193,7 @@ def _process_state() -> None:
     # The process's own clock: forget that of PostgreSQL, which an earlier test measured.
     db_threads.set_clock_offset(timedelta())
     db_health.mark_available()  # an earlier test may have ended before the next probe was due
+    webhook_events.handled.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -27,11 +27,16 @@ RELEASE_EVENT_PREFIX = "release-flow-template-run:"
 # Stages without a run in flight that a start is looked for in, if the event does not name one.
 MAX_POSSIBLE = 10
 MIN_CATALOG_INTERVAL = timedelta(seconds=120)
+REPEAT_TIME = timedelta(seconds=15)  # in which repeats of an event cost one read of its stage
 MAX_NODES = 500  # nodes of an event that are visited
 MAX_ID_LENGTH = 255  # characters of an id
 
 # Keys without a kind of their own: the key above them gives it.
 _GENERIC_KEYS = {"id", "name", "slug", "uid"}
+
+
+# When events were handled by this process, by what a repeat of them has, too.
+handled: dict[tuple[str, str], datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Event:
 def handle_event(event: Event, now: datetime) -> None:
     """Count an event and schedule reads of the stages it may concern."""
     WebhookStats.objects.get_or_create(pk=1)
+    keys = set[tuple[str, str]]()
     with transaction.atomic():
         # Locks the row first: events take turns, so they cannot deadlock with each other.
         status = WebhookStats.objects.filter(pk=1)
@@ -65,7 +71,27 @@ def handle_event(event: Event, now: datetime) -> None:
         if event.is_release_event:
             if event.id:
                 status.update(last_release_event_at=now)
-            _schedule_reads(extract_event_ids(event.data), event.action, now)
+            event_ids = extract_event_ids(event.data)
+            keys = _repeat_keys(event, event_ids)
+            _schedule_reads(event_ids, event.action, now, _first_seen_at(keys, now))
+    # Not before it is stored: after an error Northflank sends the event again.
+    for key in keys:
+        handled.setdefault(key, now)
+
+
+def _repeat_keys(event: Event, event_ids: "EventIds") -> set[tuple[str, str]]:
+    """Return what a repeat of an event has, too: its id, or its type and a known run."""
+    runs = Run.objects.filter(run_id__in=event_ids.candidates)
+    keys = {(event.name, run_id) for run_id in runs.values_list("run_id", flat=True)}
+    return keys | ({("", event.id)} if event.id else set())
+
+
+def _first_seen_at(keys: Iterable[tuple[str, str]], now: datetime) -> datetime | None:
+    """Return when an event was first handled in the last REPEAT_TIME, if this is a repeat of it."""
+    for key, seen_at in list(handled.items()):
+        if not now - REPEAT_TIME < seen_at <= now:
+            handled.pop(key, None)  # another thread may have been faster
+    return max((handled[key] for key in keys if key in handled), default=None)
 
 
 def record_rejection(now: datetime) -> bool:
@@ -82,8 +108,13 @@ def record_rejection(now: datetime) -> bool:
     return True
 
 
-def _schedule_reads(event_ids: "EventIds", action: str, now: datetime) -> None:
-    """Make the stages due that an event may concern; the leader reads within the rate budget."""
+def _schedule_reads(
+    event_ids: "EventIds", action: str, now: datetime, first_seen_at: datetime | None
+) -> None:
+    """Make the stages due that an event may concern; the leader reads within the rate budget.
+
+    A repeat of an event first seen at that time makes them due REPEAT_TIME later.
+    """
     likely, possible = _find_stages(event_ids, now)
     if action == "update" and len(likely) > 1:
         return  # most events are updates, and more will follow
@@ -91,7 +122,11 @@ def _schedule_reads(event_ids: "EventIds", action: str, now: datetime) -> None:
     stages = [*likely, *(possible[:MAX_POSSIBLE] if action == "start" else ())]
     # In order of key, as in every transaction that writes several stages: avoids deadlocks.
     for stage in sorted(stages, key=lambda stage: stage.pk):
-        _make_due(stage, now)
+        if first_seen_at is None:
+            _make_due(stage, now)
+        else:
+            next_sync_at = Least("next_sync_at", Value(first_seen_at + REPEAT_TIME))
+            Stage.objects.filter(pk=stage.pk, failures=0).update(next_sync_at=next_sync_at)
     if stages:
         db_notify.send(db_notify.Topic.READS)
 

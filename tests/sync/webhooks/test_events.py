@@ -271,6 +271,33 @@ def test_event_that_fails_to_store_is_rolled_back(shop: None, transactional_db: 
     assert WebhookStats.objects.get().event_count == 0
 
 
+def test_repeats_of_an_event_cost_one_read_in_fifteen_seconds(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=SOON)
+    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=T0)
+
+    def next_read(now: datetime, name: str, event_id: str) -> datetime:
+        Stage.objects.filter(next_sync_at__lte=now).update(next_sync_at=SOON)  # as if it was read
+        webhook_events.handle_event(Event(name, {"run": {"id": "r1"}}, event_id), now)
+        return Stage.objects.get().next_sync_at
+
+    assert next_read(at(0), STARTED, "a") == at(0)
+    assert next_read(at(1), STARTED, "a") == at(15)
+    assert next_read(at(14), STARTED, "b") == at(15)  # the same run and type
+    assert next_read(at(14.5), "release-flow-template-run:success", "c") == at(14.5)
+    assert next_read(at(15), STARTED, "a") == at(15)
+    assert WebhookStats.objects.get().event_count == 5
+
+
+def test_event_that_could_not_be_stored_is_no_repeat_when_it_is_sent_again(
+    shop: None, transactional_db: None
+) -> None:
+    event = Event(STARTED, {"project": {"id": "payments"}}, "a")
+    with table_renamed("dashboard_stage"), pytest.raises(DatabaseError):
+        webhook_events.handle_event(event, T0)
+    webhook_events.handle_event(event, at(1))
+    assert due(at(1)) == ["payments/ledger/Production"]
+
+
 def test_concurrent_events_are_all_counted(transactional_db: None) -> None:
     thread_count, rounds = 4, 10
     barrier = threading.Barrier(thread_count)
