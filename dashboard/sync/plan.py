@@ -31,6 +31,11 @@ LONGEST_INTERVAL = 3600.0  # seconds, unless the requests do not suffice for it
 # Share of the requests that is always left for stages, whatever else is read.
 MIN_STAGES_SHARE = 0.25
 
+# Seconds over which reads outside the plan are counted: less while less has passed since the start,
+# but at least the second number, since the reads of a start would look like a flood.
+OTHER_READS_TIME, MIN_OTHER_READS_TIME = 600.0, 120.0
+BURST_PAYBACK_TIME = 300.0  # seconds in which reads ahead of the even rate are to be paid back
+
 WATCHED_INTERVAL = 20.0  # seconds between two reads of what somebody looks at
 WATCHED_AT_ONCE = timedelta(minutes=2)  # for this long; then what all watch shares
 WATCHED_SHARE = 0.5  # this much of the requests
@@ -117,6 +122,23 @@ def make_plan(
     rate -= watched_shares / watched
     longest = max(LONGEST_INTERVAL, 2 * len(urgencies) / rate)
     return Plan(_fit_scale(urgencies, rate, longest), longest, watched)
+
+
+def other_reads_rate(count: int, elapsed: float) -> float:
+    """Return the rate of reads outside the plan, `elapsed` seconds after the first could be sent.
+
+    `count` are those of the last OTHER_READS_TIME.
+    """
+    return count / min(max(elapsed, MIN_OTHER_READS_TIME), OTHER_READS_TIME)
+
+
+def payback_rate(burst: float, margin: float) -> float:
+    """Return the rate at which a plan leaves requests unused for those sent ahead of the even rate.
+
+    Planned reads stop at the margin. A plan that did not slow down before would promise intervals
+    that cannot be kept.
+    """
+    return max(burst - margin / 2, 0.0) / BURST_PAYBACK_TIME
 
 
 def _fit_scale(urgencies: Sequence[float], rate: float, longest: float) -> float:

@@ -27,6 +27,7 @@ from dashboard.sync import (
     schedule,
     search,
 )
+from dashboard.sync import plan as rules
 from dashboard.sync.lead import LeadLost, Term
 from dashboard.sync.read_jobs import LinkJob, ListJob, ReadJob, ReadRow, RunJob, StageJob, WorkJob
 from dashboard.sync.read_plan import NO_PLAN, ReadPlan
@@ -43,7 +44,6 @@ log = structlog.get_logger(__name__)
 
 PLAN_INTERVAL = 5.0  # seconds between two plans
 STARTS_INTERVAL = 600.0  # seconds between two counts of how many runs stages have
-HOUR = 3600.0  # seconds
 MAX_CONCURRENT_READS = 4  # regular reads, without first reads
 MAX_FIRST_READS = 8  # beside them
 CRASH_PAUSE = 60.0  # seconds until a row is read again whose read ended by a defect
@@ -70,7 +70,8 @@ class Reads:
         self._planned_at = -PLAN_INTERVAL  # by the loop's clock, as the other times
         self._starts: dict[int, int] = {}  # new runs by stage, as by read_plan.count_starts
         self._starts_counted_at = 0.0
-        # When requests were sent that are not in the plan; of the last hour.
+        self._started_at = asyncio.get_running_loop().time()
+        # When requests were sent that are not in the plan; of the last plan.OTHER_READS_TIME.
         self._other_reads: deque[float] = deque()
 
     async def start_due(self) -> None:
@@ -153,10 +154,10 @@ class Reads:
         if loop_time - self._starts_counted_at >= STARTS_INTERVAL or not self._starts_counted_at:
             self._starts_counted_at = loop_time
             self._starts = await run_in_db_thread(read_plan.count_starts, moment)
-        while self._other_reads and self._other_reads[0] < loop_time - HOUR:
+        while self._other_reads and self._other_reads[0] < loop_time - rules.OTHER_READS_TIME:
             self._other_reads.popleft()
-        # Not as a rate since the start, whose reads the budget has paid already.
-        other_reads = len(self._other_reads) / HOUR
+        elapsed = loop_time - self._started_at
+        other_reads = rules.other_reads_rate(len(self._other_reads), elapsed)
         return await run_in_db_thread(plan_reads, read_budget, moment, self._starts, other_reads)
 
     def _is_plan_due(self, loop_time: float) -> bool:
@@ -285,6 +286,7 @@ def plan_reads(
     pipelines due. Other arguments as for `read_plan.make_plan`.
     """
     rate = read_budget.requests_per_second
+    other_reads += rules.payback_rate(read_budget.burst, read_budget.margin)
     baselines.schedule_next_detail(moment, schedule.BASELINE_INTERVAL)
     plan = read_plan.make_plan(rate, moment, starts, other_reads=other_reads)
     catalog.refresh_now(moment, plan.lists_interval)

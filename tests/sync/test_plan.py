@@ -118,3 +118,20 @@ def test_stage_of_which_every_second_read_is_a_detail_is_read_more_often() -> No
     runs = [RunFacts(5 * MINUTES, 5 * MINUTES)] * 2
     queued = [RunFacts(5 * MINUTES, 5 * MINUTES, is_started=False)] * 2
     assert plan.urgency("Staging", 1e-5, runs) > plan.urgency("Staging", 1e-5, queued)
+
+
+@pytest.mark.parametrize(
+    ("count", "elapsed", "rate"),
+    [(12, 10, 0.1), (30, 300, 0.1), (60, 600, 0.1), (60, 86_400, 0.1)],
+)
+def test_rate_of_other_reads_is_that_of_ten_minutes_or_since_the_start(
+    count: int, elapsed: float, rate: float
+) -> None:
+    assert plan.other_reads_rate(count, elapsed) == rate
+
+
+@pytest.mark.parametrize(("burst", "rate"), [(0, 0.0), (50, 0.0), (80, 0.1), (110, 0.2)])
+def test_plan_leaves_requests_for_those_sent_ahead_of_the_even_rate(
+    burst: float, rate: float
+) -> None:
+    assert plan.payback_rate(burst, margin=100) == rate
