@@ -228,7 +228,7 @@ def run_live(
         for pool in (
             application.executor,
             application.sign_in_executor,
-            password_queue.executor,
+            password_queue.queue.executor,
             db_threads.executor,
             db_threads.abort_executor,
         ):

@@ -1,32 +1,28 @@
-"""A short queue in front of the thread that checks passwords.
+"""Passwords are checked one after another, on a thread of their own.
 
 Hashing a password takes a fifth of a second of a core, by design. On the threads that serve pages,
 a few strangers who guess would hold up everybody else. `hashlib` releases the GIL meanwhile, so
-this thread leaves the rest of the machine to the pages.
+this thread leaves the rest of the machine to the pages. Attempts queue by network, so that no
+network keeps the others out. The break-glass account has a place of its own.
 """
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 
-from dashboard.db import threads as db_threads
+from dashboard.accounts.authentication import break_glass, throttle
+from dashboard.accounts.authentication.sign_in import Attempt
+from dashboard.db.fair_queue import FairQueue
 
-CAPACITY = 30  # checks at once, the one in progress included: six seconds, which people wait
+CAPACITY = 30  # waiting checks: six seconds, which people wait
 RETRY_SECONDS = 5  # until the queue will have moved on
+IPV4_PREFIX = 24  # bits
 
-executor = ThreadPoolExecutor(1, thread_name_prefix="password")
-_places = threading.BoundedSemaphore(CAPACITY)
-
-
-class QueueFull(Exception):
-    """Too many passwords wait to be checked; try again in RETRY_SECONDS."""
+queue = FairQueue("password", CAPACITY)
 
 
-def submit[**P, T](check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Queue `check` and return its future; raise QueueFull if CAPACITY of them wait or run."""
-    if not _places.acquire(blocking=False):
-        raise QueueFull
-    future = executor.submit(partial(db_threads.call, check, *args, **kwargs))
-    future.add_done_callback(lambda _: _places.release())
-    return future
+async def run[T](attempt: Attempt, check: Callable[[], T]) -> T:
+    """Return the result of `check`, which waits for its turn; raise QueueFull if refused."""
+    return await queue.run(
+        throttle.network(attempt.client_address, ipv4_prefix=IPV4_PREFIX),
+        check,
+        may_use_reserve=break_glass.is_name(attempt.username),
+    )

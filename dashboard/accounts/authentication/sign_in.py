@@ -16,7 +16,11 @@ from dashboard.accounts import access_log
 from dashboard.accounts.authentication import break_glass, throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
+from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
+
+ADDRESS_MEMORY = timedelta(days=30)  # how long an address is known after a sign-in
+MAX_SIGN_INS = 200  # newest sign-ins of an account whose addresses are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,20 @@ class Attempt:
     @property
     def counters(self) -> list[Counter]:
         """What a failure counts against."""
+        counters = self.address_counters
+        # Strangers with many addresses cannot keep the break-glass account out.
+        if not break_glass.is_name(self.username):
+            counters.append(Counter(throttle.ACCOUNT, self.username.casefold()))
+        return counters
+
+    @property
+    def address_counters(self) -> list[Counter]:
+        """What a failure counts against at its own address."""
         name, address = self.username.casefold(), throttle.network(self.client_address)
-        counters = [
+        return [
             Counter(throttle.ACCOUNT_AT_ADDRESS, f"{address} {name}"),
             Counter(throttle.ADDRESS, address),
         ]
-        # Strangers with many addresses cannot keep the break-glass account out.
-        if not break_glass.is_name(self.username):
-            counters.append(Counter(throttle.ACCOUNT, name))
-        return counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,22 @@ class Refusal:
 
 def remaining_wait(attempt: Attempt, at: datetime) -> timedelta:
     """Return how long the attempt is throttled; zero: not."""
-    return throttle.remaining_wait(attempt.counters, at)
+    wait = throttle.remaining_wait(attempt.counters, at)
+    if wait and _is_address_known(attempt, at):
+        # Strangers who guess elsewhere do not keep the user out.
+        wait = throttle.remaining_wait(attempt.address_counters, at)
+    return wait
+
+
+def _is_address_known(attempt: Attempt, at: datetime) -> bool:
+    """Return whether the account has signed in from the attempt's address lately. One query."""
+    sign_ins = AccessEvent.objects.filter(username=attempt.username, kind=AccessKind.SIGNED_IN)
+    recent = sign_ins.values_list("client_address", "occurred_at")[:MAX_SIGN_INS]
+    own = throttle.network(attempt.client_address)
+    return any(
+        throttle.network(address) == own and occurred_at > at - ADDRESS_MEMORY
+        for address, occurred_at in recent
+    )
 
 
 @sensitive_variables("password")

@@ -64,14 +64,13 @@ class Counter:
         return blake2b(text, digest_size=32).hexdigest()
 
 
-def network(client_address: str | None) -> str:
-    """Return what a client address counts as: for IPv6 its /64, which one host may have alone."""
+def network(client_address: str | None, *, ipv4_prefix: int = 32) -> str:
+    """Return what a client address counts as; for IPv6 its /64, which a single host may own."""
     if client_address is None:
         return ""
     address = ip_address(client_address)
-    if isinstance(address, IPv6Address):
-        return str(ip_network((int(address), IPV6_PREFIX), strict=False))
-    return str(address)
+    prefix = IPV6_PREFIX if isinstance(address, IPv6Address) else ipv4_prefix
+    return str(ip_network((address, prefix), strict=False).network_address)
 
 
 def remaining_wait(counters: Collection[Counter], at: datetime) -> timedelta:

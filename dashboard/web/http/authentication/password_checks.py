@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
@@ -12,10 +13,16 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.authentication import password_queue, sign_in
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
+from dashboard.web.http.authentication.sign_in import signed_in_user
+from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses.deferred import Deferred
-from dashboard.web.http.responses.retry_later import Render, refuse, refuse_throttled
-
-REFUSAL_DELAY = 2.0  # seconds
+from dashboard.web.http.responses.retry_later import (
+    REFUSAL_DELAY,
+    Render,
+    refuse,
+    refuse_throttled,
+    when_done,
+)
 
 
 def check_attempt[T](
@@ -39,27 +46,35 @@ def check_attempt[T](
 
     if wait := sign_in.remaining_wait(attempt, now()):
         return _delay(refuse_throttled(render, wait))
-    return queue_check(check, then=finish, render=render)
+    return queue_check(attempt, check, then=finish, render=render)
 
 
 def queue_check[T](
-    check: Callable[[], T], *, then: Callable[[T], HttpResponse], render: Render
+    attempt: Attempt,
+    check: Callable[[], T],
+    *,
+    then: Callable[[T], HttpResponse],
+    render: Render,
 ) -> HttpResponse:
     """Return the response of `then` to the result of `check`, which waits for its turn.
 
     If the queue is full, the response is that of `render`, with 503 and Retry-After.
     """
-    try:
-        checked = password_queue.submit(check)
-    except password_queue.QueueFull:
-        text = _("Many people are signing in right now.")
+
+    def refuse_full() -> HttpResponse:
         wait = timedelta(seconds=password_queue.RETRY_SECONDS)
-        return _delay(refuse(render, text, 503, wait))
-    return Deferred(lambda: asyncio.wrap_future(checked), then)
+        return refuse(render, _("Many people are signing in right now."), 503, wait)
+
+    return when_done(partial(password_queue.run, attempt, check), then, refuse_full)
+
+
+def own_attempt(request: HttpRequest) -> Attempt:
+    """Return the attempt of a signed-in user who sets a password."""
+    return Attempt(signed_in_user(request).get_username(), client_address(request))
 
 
 def _delay(response: HttpResponse) -> HttpResponse:
-    """Return the response in REFUSAL_DELAY, without a thread: a program that guesses waits, too."""
+    """Return the response after REFUSAL_DELAY, without holding a thread."""
     return Deferred(lambda: asyncio.sleep(REFUSAL_DELAY), lambda _: response)
 
 

@@ -20,7 +20,6 @@ from dashboard.accounts import api_tokens as token_rules
 from dashboard.accounts import sessions
 from dashboard.accounts.authentication import password_change
 from dashboard.accounts.authentication.password_change import CheckedChange
-from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.db.threads import now
 from dashboard.web.components import api_tokens
 from dashboard.web.http import errors
@@ -63,7 +62,7 @@ def my_account(request: HttpRequest) -> HttpResponse:
     form = PasswordForm(user, request.POST)
     if not form.is_valid():
         return _render(request, form)
-    attempt = Attempt(user.get_username(), client_address(request))
+    attempt = password_checks.own_attempt(request)
     passwords = form.cleaned_data["old_password"], form.cleaned_data["new_password1"]
     wrong = str(form.error_messages["password_incorrect"])
     return password_checks.check_attempt(

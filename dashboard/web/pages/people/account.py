@@ -73,6 +73,7 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         )
 
     return password_checks.queue_check(
+        password_checks.own_attempt(request),
         partial(make_password, password),
         then=save,
         render=lambda text: _render(request, key, status=503, password_errors=[text]),

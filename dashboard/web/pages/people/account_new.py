@@ -43,6 +43,7 @@ def account_new(request: HttpRequest) -> HttpResponse:
     if not (password := form.cleaned_data["password"]):
         return add("")
     return password_checks.queue_check(
+        password_checks.own_attempt(request),
         partial(make_password, password),
         then=add,
         render=lambda text: _render(request, form, text, 503),

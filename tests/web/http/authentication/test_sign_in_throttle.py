@@ -1,9 +1,11 @@
 """Sign-in is throttled by account and address."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.accounts.authentication import password_queue, throttle
+from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.models import AccessEvent, FailureCounter
 from dashboard.models.accounts.access import AccessKind
 from tests.support import counting_hasher
@@ -120,10 +123,11 @@ def test_success_writes_no_counter(open_browser: OpenBrowser, viewer: User) -> N
     assert not FailureCounter.objects.exists()
 
 
-def test_full_queue_is_told(open_browser: OpenBrowser, viewer: User) -> None:
+def test_full_queue_is_told(live: Live, open_browser: OpenBrowser, viewer: User) -> None:
     released = threading.Event()
-    for _ in range(password_queue.CAPACITY):
-        password_queue.submit(released.wait, 60)
+    for _ in range(1 + password_queue.CAPACITY):
+        waiting = password_queue.run(Attempt("", OFFICE), partial(released.wait, 60))
+        asyncio.run_coroutine_threadsafe(waiting, live.loop)
     answer = open_browser(OFFICE).submit("viewer", "viewer")
     released.set()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")

@@ -122,10 +122,10 @@ def test_session_that_ends_during_the_check_keeps_the_password(
 ) -> None:
     here = open_browser()
     released = threading.Event()
-    password_queue.submit(released.wait, 60)
+    password_queue.queue.executor.submit(released.wait, 60)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(submit, here)
-        wait_until(lambda: password_queue.executor._work_queue.qsize() == 1)
+        wait_until(lambda: password_queue.queue.executor._work_queue.qsize() == 1)
         Session.objects.all().delete()
         released.set()
         assert waiting.result().status_code == 303
