@@ -6,17 +6,38 @@ Fills a scratch database with the runs of bench/growth.py, with ids and descript
 ones, and stores what they are found by. Then it searches for what all, few and none of them have,
 for a user who sees everything and for one who sees a stage. On SQLite it measures the process's CPU
 time, which includes the database; on PostgreSQL the duration.
+
+Then a dashboard serves this database, and a release manager requests Health and aborts runs: alone,
+and while another process searches on 24 connections of another account.
 """
 
+import argparse
+import contextlib
+import os
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 from growth import create_first_runs, create_runs, create_stages
-from processes import database_version, local_django, options_parser
+from password_guessing import start_runs
+from processes import (
+    Browser,
+    database_version,
+    local_django,
+    options_parser,
+    scratch,
+    start_dashboard,
+    start_upstream,
+)
 from prune import read_database_size
 from tables import Table, format_quantiles, quantile
 
 REPETITIONS = 15
+CONNECTIONS = 24  # that search at the same time
+PAGES, ABORTS = 40, 10
+MAX_RATIO = 5  # beside the searches
 SEARCHES = {
     "all runs": "release",
     "one run, by a part of its id": "run-4719-",
@@ -72,6 +93,7 @@ def measure(runs: int) -> Table:
     table = Table()
     seconds, megabytes = fill(runs)
     table.add("Texts of runs that had none", f"{seconds:.0f} s, {megabytes:.0f} MB")
+    grants = list(Grant.objects.all())
     Grant.objects.all().delete()
     viewer, group = User.objects.create_user("viewer"), Group.objects.create(name="viewers")
     viewer.groups.add(group)
@@ -91,16 +113,86 @@ def measure(runs: int) -> Table:
                 f"{label}{who} ({len(found)})", format_quantiles(durations),
                 target=f"<= {target} ms", met=quantile(0.5, durations) <= target,
             )  # fmt: skip
+    Grant.objects.bulk_create(grants)
     print(f"\n{runs:,} runs, {database_version()}")
     return table
+
+
+# --- Pages and aborts beside searches -------------------------------------------------------------
+
+
+def search_until_closed(url: str) -> None:
+    """Search on all connections until standard input ends."""
+    first = Browser(url)
+    first.sign_in("searcher")
+
+    def search(browser: Browser) -> None:
+        while True:
+            browser.request("/search/?q=nothing+has+this")
+
+    for _ in range(CONNECTIONS):
+        threading.Thread(target=search, args=(first.new_connection(),), daemon=True).start()
+    sys.stdin.read()
+
+
+@contextlib.contextmanager
+def search_meanwhile(url: str) -> Iterator[None]:
+    command = [sys.executable, __file__, "--search", url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        time.sleep(5)  # all connections search
+        yield
+        process.terminate()
+
+
+def measure_requests(client: Browser, runs: list[str]) -> dict[str, list[float]]:
+    """Request pages and abort the runs in turn; return the milliseconds of each."""
+    client.http.close()  # the server closes idle connections
+    times: dict[str, list[float]] = {"page": [], "healthz": [], "abort": []}
+    for number in range(PAGES):
+        times["page"].append(client.request("/health/").ms)
+        times["healthz"].append(client.request("/healthz").ms)
+        if number % (PAGES // ABORTS) == 0:
+            address = f"{runs.pop()}abort/"
+            response = client.request(address, {"reason": "bench"}, {"HX-Request": "true"})
+            assert response.status == 200, response.text
+            times["abort"].append(response.ms)
+    return times
+
+
+def measure_beside_searches(table: Table) -> None:
+    """Measure a dashboard that serves the database of this process's settings."""
+    from django.contrib.auth.models import Group, User
+
+    searcher = User.objects.create_user("searcher", password="searcher")
+    searcher.groups.add(Group.objects.get(name="Release managers"))
+    with scratch() as bench:
+        upstream = start_upstream(bench, "--choice", "abort-seconds=0.5")
+        server, client = start_dashboard(bench, upstream, DATABASE_URL=os.environ["DATABASE_URL"])
+        runs = start_runs(upstream, client, 2 * ABORTS)
+        time.sleep(5)  # everything was read once
+        alone = measure_requests(client, runs)
+        with search_meanwhile(server.url):
+            beside = measure_requests(client, runs)
+    for name, times in alone.items():
+        ratio = quantile(0.5, beside[name]) / quantile(0.5, times)
+        table.add(f"{name}, alone", format_quantiles(times))
+        table.add(
+            f"… beside {CONNECTIONS} searches: × {ratio:.1f}", format_quantiles(beside[name]),
+            target=f"<= × {MAX_RATIO}", met=ratio <= MAX_RATIO,
+        )  # fmt: skip
 
 
 def main() -> int:
     parser = options_parser(__doc__, "100,000 runs")
     parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--search", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.search:
+        search_until_closed(options.search)
+        return 0
     with local_django(options.postgres):
         table = measure(100_000 if options.quick else options.runs)
+        measure_beside_searches(table)
     table.show()
     return 1 if table.missed else 0
 

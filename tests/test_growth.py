@@ -45,6 +45,7 @@ from dashboard.web.live.changes import Channel
 from dashboard.web.live.page import PAGES
 from tests.support import api, factories, growth
 from tests.support.abort_answers import claim_due_resends
+from tests.support.deferred import finish
 from tests.support.world import api_run
 
 pytestmark = pytest.mark.slow
@@ -114,7 +115,7 @@ def pages(who: User) -> dict[str, Work]:
 
     def view(address: str) -> None:
         cache.clear()
-        response = client.get(address)
+        response = finish(client.get(address))
         assert response.status_code in {200, 302}, (address, response.status_code)
 
     return {f"GET {address}": lambda address=address: view(address) for address in addresses}

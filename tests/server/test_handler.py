@@ -5,7 +5,7 @@ import gc
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from dashboard.asgi import application
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from dashboard.web.components.data_age import DataAge
+from dashboard.web.pages import search
 from tests.support import factories, handler_views
 from tests.support.html import HTMX
 from tests.support.live import Live
@@ -130,6 +131,43 @@ def test_pages_respond_while_sign_ins_wait_for_each_other(live: Live, manager: U
             assert {sign_in.result().status_code for sign_in in sign_ins} == {200}
     finally:
         released.set()
+
+
+@pytest.fixture
+def held_searches() -> Iterator[threading.Event]:
+    """Let all searches wait until the event is set."""
+    released = threading.Event()
+    search.queue.executor.submit(released.wait, 60)
+    yield released
+    released.set()
+
+
+def test_pages_respond_while_searches_wait_for_each_other(
+    live: Live, manager: User, held_searches: threading.Event
+) -> None:
+    client = live.sign_in("manager")
+    with ThreadPoolExecutor(3) as executor:
+        searches = [executor.submit(client.get, "/search/?q=shop") for _ in range(3)]
+        wait_until(lambda: len(search.queue._waiting) == 2)
+        assert client.get("/").status_code == 200
+        assert not any(answer.done() for answer in searches)
+        held_searches.set()
+        assert {answer.result().status_code for answer in searches} == {200}
+
+
+def test_third_waiting_search_of_an_account_gets_429(
+    live: Live, manager: User, viewer: User, held_searches: threading.Event
+) -> None:
+    client, other = live.sign_in("manager"), live.sign_in("viewer")
+    with ThreadPoolExecutor(5) as executor:
+        searches = [executor.submit(client.get, "/search/?q=shop") for _ in range(4)]
+        searches.append(executor.submit(other.get, "/search/?q=shop"))
+        refused = next(as_completed(searches)).result()
+        held_searches.set()
+        statuses = sorted(answer.result().status_code for answer in searches)
+    assert statuses == [200, 200, 200, 200, 429]
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+    assert refused.text == "Too many searches at the same time. Try again in 2 s."
 
 
 # --- waiting -----------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.live import event_ids
 from tests.support import factories
 from tests.support.api import create_token_secret
+from tests.support.deferred import finish
 from tests.support.sessions import CSRF_TOKEN, session_key
 
 HIDDEN = "Secret"  # no address contains it, so that a 404 does not repeat it
@@ -254,6 +255,8 @@ def request(
     finally:
         client.cookies = cookies
     assert "no-store" in answer["Cache-Control"], f"{method} {path} may be kept"
+    if path.startswith("/search/"):
+        answer = finish(answer)
     return Result(_outcome(answer), frozenset(writes), _text(answer))
 
 

@@ -31,6 +31,7 @@ from dashboard.web.live.feed import (
     close_broadcaster,
     open_broadcaster,
 )
+from dashboard.web.pages import search
 from tests.support import asgi_servers
 from tests.support.asgi_servers import Server
 from tests.support.sessions import CSRF_TOKEN, session_key
@@ -229,6 +230,7 @@ def run_live(
             application.executor,
             application.sign_in_executor,
             password_queue.queue.executor,
+            search.queue.executor,
             db_threads.executor,
             db_threads.abort_executor,
         ):

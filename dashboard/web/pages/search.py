@@ -1,8 +1,13 @@
-"""Search everywhere: runs, pipelines and projects by a text."""
+"""Search everywhere: runs, pipelines and projects by a text.
+
+A search may read the texts of a million runs, so searches have a thread of their own: they wait for
+each other, and no page or abort waits for them.
+"""
 
 import re
 from collections.abc import Collection
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -15,7 +20,8 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Run
+from dashboard.db.fair_queue import FairQueue
+from dashboard.models import Pipeline, Project, Run
 from dashboard.runs.search import MAX_PLACES, MAX_RUNS, Search
 from dashboard.texts.rich_text import Message
 from dashboard.web.components.data_age import DataAge, page_data_age
@@ -23,9 +29,13 @@ from dashboard.web.components.lists import empty_states, parameters
 from dashboard.web.components.runs import rendered_rows, row_queries
 from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.http.responses.htmx import is_htmx
+from dashboard.web.http.responses.htmx import is_htmx, text_response
+from dashboard.web.http.responses.retry_later import refuse, when_done
 from dashboard.web.live.page import LivePart, Page, page_response
 from dashboard.web.live.snapshot import Snapshot
+
+queue = FairQueue("search", places=30, group_places=2)  # a group is an account
+RETRY_TIME = timedelta(seconds=2)
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # What addresses of Northflank and of this dashboard have before a slug, by the parameter of a
@@ -36,7 +46,11 @@ _PLACES = {"project": "project", "projects": "project", "pipelines": "pipeline",
 
 @require_safe
 def search(request: HttpRequest) -> HttpResponse:
-    """Show what a text finds; a run's id or address that is submitted leads to the run."""
+    """Show what a text finds; a run's id or address that is submitted leads to the run.
+
+    Two searches of an account may wait. A third one takes the place of the first, which gets 429:
+    while somebody types, the browser drops that response.
+    """
     page = SearchPage(Snapshot.for_request(request))
     given = request.GET.get("q", "").replace("\0", "").strip()
     # While somebody types, htmx requests the results.
@@ -44,7 +58,16 @@ def search(request: HttpRequest) -> HttpResponse:
         return redirect(address)
     warnings: list[Message] = []
     page.text, page.warnings = parameters.cut_text(given, warnings), warnings
-    return page_response(request, page)
+    if not page.search:
+        return page_response(request, page)
+    # Found on the thread of searches, rendered on one of pages.
+    find = partial(queue.run, request.user.get_username(), lambda: (page.rows, page.places))
+    return when_done(find, lambda _: page_response(request, page), _refuse)
+
+
+def _refuse() -> HttpResponse:
+    text = _("Too many searches at the same time.")
+    return refuse(partial(text_response, status=429), text, 429, RETRY_TIME)
 
 
 class SearchPage(Page):
@@ -69,8 +92,11 @@ class SearchPage(Page):
 
     @cached_property
     def rows(self) -> list[RowKey]:
-        keys = self.search.runs(self.permissions) if self.search else []
-        return row_queries.load_keys(keys)
+        return row_queries.load_keys(self.search.runs(self.permissions))
+
+    @cached_property
+    def places(self) -> tuple[list[Pipeline], list[Project]]:
+        return self.search.pipelines(self.permissions), self.search.projects(self.permissions)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         context = {"text": self.text, "filter": self, "has_text": bool(self.search)}
@@ -78,8 +104,7 @@ class SearchPage(Page):
 
     def _results(self) -> dict[str, Any]:
         shown = self.rows[:MAX_RUNS]
-        pipelines = self.search.pipelines(self.permissions)
-        projects = self.search.projects(self.permissions)
+        pipelines, projects = self.places
         is_empty = not (shown or pipelines or projects)
         return {
             "rows": list(rendered_rows.render_rows(shown, self.permissions).values()),

@@ -8,6 +8,7 @@ from django.test import Client
 
 from dashboard.models import CatalogSync, Grant, ReadRequest, Run, Stage
 from tests.support import factories
+from tests.support.deferred import finish
 from tests.support.html import parse_html, select_one, text_of
 
 UNREAD = "9718c451-ec9e-566e-9d0b-533cd77d4c6a"
@@ -17,7 +18,7 @@ NORTHFLANK = "https://app.northflank.com/t/acme/project/shop"
 
 def get(client: Client, text: str, **headers: str) -> Any:
     factories.search_texts()
-    return client.get("/search/", {"q": text}, headers=headers)
+    return finish(client.get("/search/", {"q": text}, headers=headers))
 
 
 def test_runs_pipelines_and_projects_are_listed(viewer_client: Client, run: Run) -> None:
