@@ -175,7 +175,7 @@ class Run(FastLoading, Watched):
     # Why it is overdue: see runs/overdue.py.
     overdue_reason = models.CharField(max_length=10, blank=True)
     # Digest of the run's own state when it was last judged: see runs/overdue.py.
-    overdue_basis = models.CharField(max_length=16, blank=True)
+    overdue_basis = models.CharField(max_length=16, blank=True, default="", db_default="")
     # Since when a queued run could have started; empty: it waits behind another run, or the next
     # check decides.
     turn_since = models.DateTimeField(null=True)

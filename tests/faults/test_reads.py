@@ -4,7 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from dashboard.models import Run
+from dashboard.db.threads import now
+from dashboard.models import Run, Stage
 from dashboard.sandbox import parse_fault
 from tests.support.fault_kinds import FAULTS, FaultKind
 from tests.support.fault_matrix import matrix
@@ -97,6 +98,8 @@ def fail(upstream: FaultyUpstream, kind: FaultKind, call: str, run: Run) -> set[
 
 def pass_time(upstream: FaultyUpstream, call: str, seconds: float) -> None:
     upstream.jump(seconds)
+    if call in {"a pipeline", "a release flow"}:  # read where somebody looks at the stage
+        Stage.objects.update(flow_synced_at=None, last_viewed_at=now())
     upstream.work()
     if call == "the token's team":  # a process asks at its start, and until it knows
         upstream.fetch_team()

@@ -317,13 +317,13 @@ def test_stages_of_killed_leader_are_read_once_by_another_process(
             unread = "dashboard_stage WHERE synced_at IS NULL"
             wait_until(lambda: count("dashboard_stage") == 27, processes.WAIT_TIMEOUT)
             wait_until(lambda: count(unread) == 0, processes.WAIT_TIMEOUT)
-            without_flow = "dashboard_stage WHERE flow_synced_at IS NULL"
-            wait_until(lambda: count(without_flow) == 0, processes.WAIT_TIMEOUT)
             assert count("dashboard_lead WHERE epoch = 2") == 1
-        # The second read of a stage requests the release flow; of one that has none, once more.
-        flows = [path for _, path in sandbox.requests if re.search(r"/release-flows/[^/]+$", path)]
-        assert len(flows) >= 20
-        assert len(flows) <= len(set(flows)) + 3
+        # Runs in flight may be due again by then.
+        lists = [
+            path for _, path in sandbox.requests if re.search(r"/release-flows/\w+/runs$", path)
+        ]
+        assert len(set(lists)) >= 27
+        assert len(lists) <= len(set(lists)) + 3
 
 
 @pytest.mark.slow

@@ -22,12 +22,13 @@ from tests.support.processes import manage, run_manage
 
 pytestmark = pytest.mark.process
 
-NEWER_MIGRATION = """
+LATEST = max(path.stem for path in (settings.BASE_DIR / "dashboard/migrations").glob("0*.py"))
+NEWER_MIGRATION = f"""
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("dashboard", "0001_initial")]
+    dependencies = [("dashboard", "{LATEST}")]
     operations = [
         migrations.AddField("run", "region", models.TextField(null=True)),
         migrations.AddField("abort", "urgent", models.BooleanField(db_default=False)),
@@ -44,7 +45,7 @@ def newer_version(tmp_path: Path) -> Path:
     shutil.copytree(settings.BASE_DIR / "dashboard", folder / "dashboard", ignore=ignored)
     for name in ("manage.py", "pyproject.toml", "templates", "static", "docs"):
         (folder / name).symlink_to(settings.BASE_DIR / name)
-    (folder / "dashboard/migrations/0002_region.py").write_text(NEWER_MIGRATION)
+    (folder / "dashboard/migrations/9999_region.py").write_text(NEWER_MIGRATION)
     return folder
 
 
@@ -118,8 +119,8 @@ def test_backup_of_this_version_is_restored_by_a_newer_one_and_back(
     processes.prepare_database(DATABASE_URL=url)
     assert manage("backup", file, DATABASE_URL=url).returncode == 0
     manage_newer(newer_version, "restore", "--replace", file, DATABASE_URL=url)
-    assert "[X] 0002_region" in manage_newer(newer_version, "showmigrations", DATABASE_URL=url)
+    assert "[X] 9999_region" in manage_newer(newer_version, "showmigrations", DATABASE_URL=url)
     result = manage("restore", "--replace", file, DATABASE_URL=url)
     assert result.returncode == 0, result.stderr
-    assert "0002_region" not in manage("showmigrations", DATABASE_URL=url).stdout
+    assert "9999_region" not in manage("showmigrations", DATABASE_URL=url).stdout
     assert manage("check", "--database", "default", DATABASE_URL=url).returncode == 0
