@@ -67,6 +67,7 @@ def test_chip_says_when_new_production_runs_show(
     assert text_of(element) == "New runs: up to 28 min"
     assert element.attributes["data-tone"] == "neutral"
     assert element.css("time") == []
+    assert select_one(get_page("/"), "#data-age").css("time") == []  # one clock a page
 
 
 def test_page_read_every_20_seconds_shows_its_age(
