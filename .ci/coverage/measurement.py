@@ -1,6 +1,6 @@
 """Measure the lines and branches of dashboard/ that a process executes, and those it starts.
 
-Each process leaves a file in var/coverage/; `.ci/coverage_floors.py` adds them up.
+Each process leaves a file in var/coverage/; `.ci/coverage_report.py` adds them up.
 
 slipcover asks the interpreter about each place once, which costs nothing afterwards. coverage.py
 can do that from Python 3.14 on; before, it follows each line of all libraries, and the tests take

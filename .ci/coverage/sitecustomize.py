@@ -1,7 +1,7 @@
 """Measure each process that finds this folder by PYTHONPATH (measurement.py).
 
 Not those of another Python, such as pip's, which has no slipcover. Where all lack it, nothing is
-measured, and `.ci/coverage_floors.py` fails.
+measured, and `.ci/coverage_report.py` fails.
 """
 
 import contextlib
