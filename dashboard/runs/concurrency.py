@@ -48,11 +48,11 @@ def related_runs(
     """
     blocked_by, blocks, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
-    is_parallel = policy == concurrency_policy.PARALLEL
+    may_queue = run.is_tracked and concurrency_policy.may_queue(policy)
     others = sorted((other for other in in_flight if other.pk != run.pk), key=_creation_order)
     for other in others:
         is_older = _creation_order(other) < _creation_order(run)
-        if other.stage_id != run.stage_id or not run.is_tracked or is_parallel:
+        if other.stage_id != run.stage_id or not may_queue:
             also_in_flight.append(other)
         elif is_older and _is_waiting(run):
             blocked_by.append(other)
@@ -141,6 +141,4 @@ def _creation_order(run: Run) -> tuple[datetime, int]:
 
 def _is_waiting(run: Run) -> bool:
     """Return whether a run waits for another to end."""
-    if run.stage.concurrency_policy in concurrency_policy.NEVER_QUEUING:
-        return False
     return run.status in NOT_STARTED_STATUSES and run.started_at is None

@@ -41,9 +41,8 @@ _text = MessageTable(
 )
 
 POLICIES = {"allow", "queue", "forbid", "latest", "replace"}
-PARALLEL = "allow"  # no run waits for another
 FORBID = "forbid"  # runs that cannot start are dropped
-NEVER_QUEUING = {FORBID, "replace"}  # a run that has not started waits for no other
+NEVER_QUEUING = {"allow", FORBID, "replace"}  # no run waits for another
 QUEUING = {"queue", "latest"}  # a run waits until the one before it has ended, as far as known
 
 
@@ -52,6 +51,11 @@ def policy_text(policy: str) -> RichText:
     if policy in POLICIES:
         return _text(policy)
     return _text("other_policy", policy=ExternalText(policy)) if policy else ""
+
+
+def may_queue(policy: str) -> bool:
+    """Return whether a run may wait for another of its stage; True if the policy is unknown."""
+    return policy not in NEVER_QUEUING
 
 
 def can_queue_others(policy: str) -> bool:

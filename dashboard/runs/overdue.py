@@ -154,10 +154,8 @@ def is_ahead(other: Run, run: Run) -> bool:
 
     A removed run is ahead of nobody: it may have ended.
     """
-    policy = run.stage.concurrency_policy
     return (
-        policy != concurrency_policy.PARALLEL
-        and policy not in concurrency_policy.NEVER_QUEUING
+        concurrency_policy.may_queue(run.stage.concurrency_policy)
         and other.is_tracked
         and (other.created_at, other.pk) < (run.created_at, run.pk)
     )
@@ -169,8 +167,7 @@ def turn_since(run: Run, last_end: datetime | None) -> datetime:
     `last_end` is when the last of the stage's earlier runs ended; None: there is none. A run that
     Northflank never queues waits for no other: see concurrency_policy.py.
     """
-    policy = run.stage.concurrency_policy
-    if policy == concurrency_policy.PARALLEL or policy in concurrency_policy.NEVER_QUEUING:
+    if not concurrency_policy.may_queue(run.stage.concurrency_policy):
         return run.created_at
     return max(run.created_at, last_end or run.created_at)
 

@@ -16,12 +16,14 @@ from dashboard.models.runs import RunQuerySet
 from dashboard.runs import acknowledgements
 
 MAX_READS_PER_HOUR = 60
+MAX_SHOWN = 10  # failures that *Now* shows without a click
 
 
 def schedule_next_detail(now: datetime) -> None:
     """Make the detail of a failed run due that *Now* lists and whose cause is not known.
 
-    Production first, then the latest. None while another is due, or after MAX_READS_PER_HOUR.
+    Those that *Now* shows without a click come first, then Production, then the latest. None while
+    another is due, or after MAX_READS_PER_HOUR.
     """
     reads = 0
     for failures, planned_at in _reads_query().fetch(now=now):
@@ -48,7 +50,9 @@ def _next_query() -> PreparedQuery:
     unread = _recent_failures().filter(
         failed_step=None, next_detail_sync_at=None, removed_at=None, failures=0
     )
-    rank = Case(When(stage__name=StageName.PRODUCTION, then=0), default=1)
+    shown = _recent_failures().order_by("-ended_at", "-pk").values("pk")[:MAX_SHOWN]
+    is_shown, is_production = Q(pk__in=shown), Q(stage__name=StageName.PRODUCTION)
+    rank = Case(When(is_shown, then=0), When(is_production, then=1), default=2)
     return PreparedQuery(unread.order_by(rank, "-ended_at", "-pk").values_list("pk")[:1])
 
 

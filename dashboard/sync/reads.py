@@ -290,6 +290,6 @@ def plan_reads(
     baselines.schedule_next_detail(moment, schedule.BASELINE_INTERVAL)
     plan = read_plan.make_plan(rate, moment, starts, other_reads=other_reads)
     catalog.refresh_now(moment, plan.lists_interval)
-    if read_budget.may_read_planned and not plan.has_gaps:  # first reads come first
+    if read_budget.may_read and not plan.has_gaps:  # first reads come first
         causes.schedule_next_detail(moment)
     return plan

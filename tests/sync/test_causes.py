@@ -38,13 +38,16 @@ def planned() -> list[str]:
     return order
 
 
-def test_production_comes_first_and_then_the_latest(stage: Stage) -> None:
+def test_the_latest_ten_come_first_then_production_and_then_the_latest(stage: Stage) -> None:
     staging = factories.stage("Staging")
-    failed(staging, "staging-late", 0.1)
-    failed(stage, "late", 0.2)
+    shown = [f"shown-{number}" for number in range(10)]
+    for number, run_id in enumerate(shown):
+        failed(staging, run_id, 0.1 + number / 100)
+    failed(stage, "late", 1)
     failed(stage, "early", 20)
+    failed(staging, "staging-late", 0.5)
     failed(staging, "staging-early", 3)
-    assert planned() == ["late", "early", "staging-late", "staging-early"]
+    assert planned() == [*shown, "late", "early", "staging-late", "staging-early"]
 
 
 @pytest.mark.parametrize(
