@@ -71,7 +71,9 @@ _text = MessageTable(
             "Northflank never confirmed the abort, but the run is %(status)s."
         ),
         "not_arrived": gettext_lazy("Northflank never confirmed this abort; the run goes on."),
-        "work_not_arrived": gettext_lazy("Northflank never confirmed this abort; it goes on."),
+        "work_not_arrived": gettext_lazy(
+            "Northflank never confirmed this abort; it is still running."
+        ),
         "can_abort_again": gettext_lazy("You can abort again."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(

@@ -52,7 +52,7 @@ _text = MessageTable(
         "over_abort": gettext_lazy("No longer aborting"),
         "over_sync_down": gettext_lazy("Northflank can be read again"),
         "over_webhooks_down": gettext_lazy("Webhooks arrive again"),
-        "over_behind_plan": gettext_lazy("Reading is as planned again"),
+        "over_behind_plan": gettext_lazy("Updates are back on schedule"),
     }
 )
 

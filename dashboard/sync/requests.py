@@ -152,7 +152,7 @@ def _ask_for_link(stage: Stage, run_id: str) -> str | None:
             return None  # somebody waits for it already
         links = ReadRequest.objects.links().filter(requested_at__gt=now - HOUR)
         if (links.aggregate(n=Sum("reads"))["n"] or 0) >= MAX_LINKS:
-            return _("Too many links to runs that were never read, this hour. Try again later.")
+            return _("You have reached this hour’s limit for opening new runs. Try again later.")
         kind = ReadRequest.Kind.LINK
         row = row or ReadRequest(kind=kind, run_id=run_id, stage=stage, requested_at=now)
         _repeat(row, now, reads=1)

@@ -50,7 +50,7 @@ def test_job_run_that_survives_an_abort_appears_and_is_aborted_without_reload(
     set_reload_mark(page)
     dialog = open_dialog(page, page.locator("[data-abort]"))
     running = dialog.locator("[data-running-now]")
-    expect(running).to_contain_text("Aborting the run may leave it running.")
+    expect(running).to_contain_text("Aborting the run may not stop it.")
     confirm_abort(page)
     left = page.locator("[data-left-running]")
     expect(left).to_have_attribute("data-status", "RUNNING")

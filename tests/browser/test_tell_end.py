@@ -91,11 +91,11 @@ def test_page_that_was_not_asked_or_not_any_more_tells_nothing(
     ("script", "text"),
     [
         (NOTIFICATION, "Your browser does not let this page notify you"),
-        ("delete window.Notification", "This browser has no notifications for pages."),
+        ("delete window.Notification", "This browser doesn’t support notifications."),
         # As on Android.
         (
             "window.Notification = class { constructor() { throw new TypeError() } }",
-            "This browser has no notifications for pages.",
+            "This browser doesn’t support notifications.",
         ),
     ],
 )

@@ -209,7 +209,7 @@ def test_links_have_a_limit(world: World) -> None:
     stage = ledger_stage(world)
     link(stage, "others", reads=requests.MAX_LINKS)
     assert find(world, stage, UNKNOWN) == [
-        "Too many links to runs that were never read, this hour. Try again later."
+        "You have reached this hour’s limit for opening new runs. Try again later."
     ]
     assert not world.requests_for(UNKNOWN)
 

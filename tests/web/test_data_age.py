@@ -64,7 +64,7 @@ def test_chip_says_when_new_production_runs_show(
     page: str, get_page: GetPage, stages: dict[str, Stage]
 ) -> None:
     element = chip(get_page, address(page, stages["Staging"]))
-    assert text_of(element) == "New runs: up to 28 min"
+    assert text_of(element) == "New runs within 28 min"
     assert element.attributes["data-tone"] == "neutral"
     assert element.css("time") == []
     assert select_one(get_page("/"), "#data-age").css("time") == []  # one clock a page
@@ -148,4 +148,4 @@ def test_status_is_green_while_all_is_read_as_planned(
 ) -> None:
     state = select_one(get_page("/health/"), "[data-state]")
     assert state.attributes["data-tone"] == "good"
-    assert text_of(state) == "All 4 stages are read as planned."
+    assert text_of(state) == "All 4 stages are up to date."

@@ -218,7 +218,7 @@ def test_health_page_covers_only_visible_stages(
 ) -> None:
     factories.leader()
     html = get_member_page(member_client, "/health/")
-    assert text_of(select_one(html, "[data-state]")) == "All 2 stages are read as planned."
+    assert text_of(select_one(html, "[data-state]")) == "All 2 stages are up to date."
     assert sum(int(text_of(kind.css("td")[0])) for kind in html.css("[data-stage-name]")) == 2
     assert len(html.css("tr[data-stage]")) == 2
     assert html.css("[data-truncated]") == []

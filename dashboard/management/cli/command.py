@@ -44,7 +44,7 @@ class ServerCommand(OperatorCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--migrate", action="store_true", help="Migrate PostgreSQL first, as SQLite always is."
+            "--migrate", action="store_true", help="Run migrations first (always done on SQLite)."
         )
 
     def check(self, *args: Any, **options: Any) -> None:

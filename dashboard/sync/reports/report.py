@@ -56,7 +56,7 @@ _text = MessageTable(
         "no_access": gettext_lazy("No pipelines that you can see."),
         "no_pipelines": gettext_lazy("The API token has access to no pipelines."),
         "as_planned": lambda n: ngettext(
-            "%(n)d stage is read as planned.", "All %(n)d stages are read as planned.", n
+            "%(n)d stage is up to date.", "All %(n)d stages are up to date.", n
         ),
     }
 )

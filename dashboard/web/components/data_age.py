@@ -19,7 +19,7 @@ from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable, to_text
 
 _LONG = timedelta(minutes=1)  # until new runs show: what takes less needs no mention
-_text = MessageTable({"new_runs": gettext_lazy("New runs: up to %(time)s")})
+_text = MessageTable({"new_runs": gettext_lazy("New runs within %(time)s")})
 
 
 class ReadStage(schedule.ReadTimes, Protocol):

@@ -36,7 +36,8 @@ _text = MessageTable(
         ),
         "nothing": gettext_lazy("Nothing has happened since %(since)s."),
         "unknown": gettext_lazy(
-            "More than %(n)d runs have changed since %(since)s; of the last of them none is yours."
+            "More than %(n)d runs have changed since %(since)s; none of the most recent ones is in "
+            "your pipelines."
         ),
     }
 )

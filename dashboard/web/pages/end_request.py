@@ -26,7 +26,7 @@ def end_request(request: HttpRequest, **ids: str) -> HttpResponse:
         try:
             end_requests.request(run, user, channel, is_wanted=not withdrawn)
         except end_requests.NotOpen:
-            text = _("Nobody will be told: the run has ended, or the channel was closed.")
+            text = _("No message will be sent: the run has ended or the channel is gone.")
             if is_htmx(request):
                 return text_response(text, 409)
             messages.info(request, text, extra_tags="info")

@@ -16,7 +16,7 @@ from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.people import client_of
 
-NOT_OPEN = "Nobody will be told: the run has ended, or the channel was closed."
+NOT_OPEN = "No message will be sent: the run has ended or the channel is gone."
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def test_health_page_with_fresh_stages_reports_all_as_planned(
 ) -> None:
     factories.leader()
     factories.stage("Staging")
-    assert sync_health_text(get_page) == "All 2 stages are read as planned."
+    assert sync_health_text(get_page) == "All 2 stages are up to date."
 
 
 def test_health_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) -> None:

@@ -171,7 +171,7 @@ def test_run_search_page_says_what_is_searched_and_when_the_rest_is_read(
     html = parse_html(client.get(address))
     status = text_of(select_one(html, "[data-search]"))
     assert status.startswith(
-        "1 of 3 stages searched, not found yet. The other stages are read as planned, by "
+        "1 of 3 stages searched, not found yet. The other stages will be read by "
     )
     planned_at = select_one(html, "[data-search] time").attributes["datetime"]
     assert planned_at == Stage.objects.latest("next_sync_at").next_sync_at.isoformat()
@@ -184,7 +184,7 @@ def test_search_whose_reads_are_used_up_says_when_it_goes_on(client: httpx.Clien
     budget = {"limit": 1000, "remaining": 700, "resets_at": now() + timedelta(minutes=30)}
     RateBudget.objects.create(**budget, synced_at=now())
     answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert "The other stages are read as planned, by " in search_status(answer)
+    assert "The other stages will be read by " in search_status(answer)
 
 
 @pytest.mark.usefixtures("three_stages")

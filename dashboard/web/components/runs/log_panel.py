@@ -27,7 +27,7 @@ _text = MessageTable(
     {
         "silent": gettext_lazy("Silent %(elapsed)s"),
         "no_lines": gettext_lazy("No line yet: silent %(elapsed)s"),
-        "no_lines_ended": gettext_lazy("It has written no line."),
+        "no_lines_ended": gettext_lazy("No log output."),
         "next_read": gettext_lazy("Next look %(countdown)s."),
         "retry": gettext_lazy("Tries again %(countdown)s."),
     }

@@ -301,7 +301,7 @@ def test_dialog_tells_what_the_steps_of_the_run_have_running(get_page: GetPage) 
     run = factories.run(factories.stage(), steps=factories.steps_naming("j1", status="waiting"))
     html = get_page(factories.address(run, "abort"), **HTMX)
     running = text_of(select_one(html, "[data-running-now] dd"))
-    assert running == "Job run of migrate. Aborting the run may leave it running."
+    assert running == "Job run of migrate. Aborting the run may not stop it."
     factories.work(run, started_at=None)
     html = get_page(factories.address(run, "abort"), **HTMX)
     assert "Job run migrate-j1." in text_of(select_one(html, "[data-running-now] dd"))
