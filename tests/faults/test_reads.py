@@ -4,8 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from dashboard.db.threads import now
-from dashboard.models import Run, Stage
+from dashboard.models import Run
 from dashboard.sandbox import parse_fault
 from tests.support.fault_kinds import FAULTS, FaultKind
 from tests.support.fault_matrix import matrix
@@ -98,8 +97,8 @@ def fail(upstream: FaultyUpstream, kind: FaultKind, call: str, run: Run) -> set[
 
 def pass_time(upstream: FaultyUpstream, call: str, seconds: float) -> None:
     upstream.jump(seconds)
-    if call in {"a pipeline", "a release flow"}:  # read where somebody looks at the stage
-        Stage.objects.update(flow_synced_at=None, last_viewed_at=now())
+    if call in {"a pipeline", "a release flow"}:
+        upstream.make_flows_due()
     upstream.work()
     if call == "the token's team":  # a process asks at its start, and until it knows
         upstream.fetch_team()

@@ -13,7 +13,7 @@ import time_machine
 
 from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.db.threads import now
-from dashboard.models import Run
+from dashboard.models import Run, Stage
 from dashboard.northflank import NorthflankClient
 from dashboard.server import process
 from dashboard.sync import catalog
@@ -125,6 +125,10 @@ class FaultyUpstream:
         """Let time pass for the dashboard."""
         self.clock.shift(timedelta(seconds=seconds))
         self.live.connection.retry_at -= seconds
+
+    def make_flows_due(self) -> None:
+        """Look at all stages, so that a read of one includes its release flow."""
+        Stage.objects.update(flow_synced_at=None, last_viewed_at=now())
 
     def work(self) -> None:
         """Let the worker read all that is due, as its ticks would."""

@@ -280,7 +280,7 @@ def test_watched_stage_is_read_while_backlog_waits(world: World) -> None:
     world.make_due()
     now = timezone.now()
     Stage.objects.filter(pipeline__slug="ledger", name="Production").update(last_viewed_at=now)
-    Run.objects.update(next_detail_sync_at=None)
+    Run.objects.update(next_detail_sync_at=None, failed_step="")  # no cause is to be read
     limit = RateBudget.objects.get().limit
     RateBudget.objects.update(burst=limit * 0.15, synced_at=now)
     world.sandbox.requests.clear()
