@@ -271,5 +271,5 @@ def test_error_keeps_of_a_url_only_scheme_and_host(text: str, shown: str) -> Non
 def test_time_is_linear_in_the_length_of_a_line(part: str) -> None:
     # With quadratic time, each of these would take minutes.
     line = part * (100_000 // len(part))
-    assert redact_secrets(line) is not None
+    redact_secrets(line)
     show(line, SecretValues(["hunter2hunter"]))

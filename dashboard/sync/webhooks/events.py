@@ -91,7 +91,7 @@ def _first_seen_at(keys: Iterable[tuple[str, str]], now: datetime) -> datetime |
     for key, seen_at in list(handled.items()):
         if not now - REPEAT_TIME < seen_at <= now:
             handled.pop(key, None)  # another thread may have been faster
-    return max((handled[key] for key in keys if key in handled), default=None)
+    return max(filter(None, map(handled.get, keys)), default=None)
 
 
 def record_rejection(now: datetime) -> bool:
